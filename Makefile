@@ -1,9 +1,9 @@
-# Everything from nothing but a clone and python3 (3.11 or newer): `make demo` or `make test`.
+# `make demo` and `make test` need only a clone and python3 (3.11 or newer).
 PYTHON ?= python3
 
 # The environment is rebuilt only when one of these files changes.
 INSTALLED = .venv/.installed
-# timm imports torchvision, whose compiled part does not fit torch for CPUs, so both are in a separate environment (tests/foreign).
+# timm imports torchvision. Its compiled part does not fit torch for CPUs, so both are in a separate environment (tests/foreign).
 FOREIGN = .venv-timm/.installed
 TIMM = timm==1.0.31 torchvision==0.28.0
 
@@ -11,12 +11,12 @@ TIMM = timm==1.0.31 torchvision==0.28.0
 
 help:
 	@echo "make demo      find, train, test and export a network for the digits that ship with the package"
-	@echo "make test      every test, style, types and import directions included"
-	@echo "make proofs    the identities that prices rely on, for 1,000 random genotypes a space instead of 30, and counts of timm's networks"
-	@echo "make mutants   do the tests notice a fault? break one line after the other (about ten minutes)"
-	@echo "make bench     speed: the batched supernet against the plain one, the data pipeline, the command line"
-	@echo "make evidence  does a search beat chance? run what is missing, and write docs/evidence.md"
-	@echo "make lint      style, types and import directions only"
+	@echo "make test      run all tests, including style, types and import directions"
+	@echo "make proofs    check prices against counts for 1,000 random genotypes per space instead of 30, and count timm's networks"
+	@echo "make mutants   break one line at a time and check that a test fails (about ten minutes)"
+	@echo "make bench     measure the speed of the batched and plain supernets, the data pipeline and the command line"
+	@echo "make evidence  compare searches with chance: run the missing searches, and write docs/evidence.md"
+	@echo "make lint      check only style, types and import directions"
 	@echo "make clean     remove generated files, except .venv, .venv-timm and runs other than runs/demo"
 
 install: $(INSTALLED)
@@ -30,7 +30,7 @@ demo: $(INSTALLED)
 	rm -rf runs/demo
 	.venv/bin/rapdarts find digits budget.params=100k effort=0.4 replicas=2 run=runs/demo
 
-# Includes `make lint`, by tests/whole/test_house.py. Each process takes whole files, so that shared fixtures are made once.
+# Includes `make lint` (through tests/whole/test_house.py). Each process runs whole files, so that shared fixtures are created once.
 test: $(INSTALLED)
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
@@ -40,20 +40,21 @@ $(FOREIGN): setup.cfg pyproject.toml constraints.txt Makefile
 	.venv-timm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TIMM)
 	touch $(FOREIGN)
 
-# Expected = counted, peak memory = simulated, every budget met; the suite checks this on a seeded sample. timm's networks: two minutes.
+# Expected cost = counted cost, peak memory = simulated peak, and every budget is met. `make test` checks this on a smaller sample.
+# Counting timm's networks takes two minutes.
 proofs: $(INSTALLED) $(FOREIGN)
 	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py tests/loops/test_find.py
 	.venv-timm/bin/python -m pytest -p no:cacheprovider tests/foreign
 
-# Each of more than 100 faults must make a test fail; `make mutants MUTANTS="alpha clip"` runs those with one of these words.
+# Each of more than 100 faults must make a test fail. `make mutants MUTANTS="alpha clip"` runs only those with one of these words.
 mutants: $(INSTALLED)
 	.venv/bin/python -m tests.mutants $(MUTANTS)
 
-# Parts and options: `make bench BENCH="search --cases darts-1 --json figures.json"`, `BENCH=--help`.
+# Example: `make bench BENCH="search --cases darts-1 --json figures.json"`. BENCH=--help lists parts and options.
 bench: $(INSTALLED)
 	.venv/bin/python -m tests.benchmarks $(BENCH)
 
-# `make evidence EVIDENCE="--jobs 2"`; --again repeats existing searches. CIFAR-10 is read from RAPDARTS_DATA, or downloaded.
+# Example: `make evidence EVIDENCE="--jobs 2"`. --again repeats existing searches. CIFAR-10 is read from RAPDARTS_DATA or downloaded.
 evidence: $(INSTALLED)
 	.venv/bin/python -m tests.evidence $(EVIDENCE)
 

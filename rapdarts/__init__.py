@@ -1,8 +1,8 @@
 """Differentiable, resource-aware neural architecture search: find and train a network that fits its budget.
 
-The public names, each loaded on first use, are the functions of rapdarts.api (one for each command, and a few more), the
-types `Genotype`, `SearchSpace` and `Mixing`, the function `choose`, which selects the primitives of a search space, and the
-errors `RapdartsError` and `InputError`.
+Every public name is loaded on first use. rapdarts.api defines a function for each command, and a few more; `choose` selects
+the primitives of a search space. `Genotype`, `SearchSpace` and `Mixing` are types, and `RapdartsError` and `InputError` are
+errors.
 """
 
 from importlib import import_module
@@ -66,7 +66,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Return the object with a public name; its module is imported only now, so that `import rapdarts` does not load torch (PEP 562)."""
+    """Import and return a public name on first use, so that `import rapdarts` does not load torch (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES.get(name, "rapdarts.api")), name)

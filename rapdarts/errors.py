@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 NO_MORE = ("can't allocate memory", "out of memory", "could not create a primitive")
-"""Parts of the messages by which torch's allocators, and oneDNN on a CPU, report that they are out of memory."""
+"""Parts of the out-of-memory messages of torch's allocators and, on a CPU, of oneDNN."""
 
 Error = TypeVar("Error", bound="RapdartsError")
 
@@ -17,12 +17,12 @@ class RapdartsError(Exception):
 
     exit_code = 1
     whose = "machine"
-    """Processes that share the cause of the error: only this one (`process`), all processes on its machine, as for a missing file or a
-    wrong command (`machine`), or all processes of the job (`all`). Only the first of these processes reports the error."""
+    """Processes that share the cause of the error; only the first of them reports it. `process` is this process alone, `machine` is all
+    processes on this machine (for example, a file is missing), and `all` is all processes of the job."""
 
 
 def of_all(error: Error) -> Error:
-    """Return the error, marked as common to all processes of a job."""
+    """Mark an error as common to all processes of a job, and return it."""
     error.whose = "all"
     return error
 
@@ -46,7 +46,7 @@ class DamagedError(RapdartsError):
 
 
 class DivergedError(RapdartsError):
-    """Loss, gradient or architecture parameters stopped being finite numbers."""
+    """The loss, a gradient or an architecture parameter is no longer finite."""
 
     exit_code = 5
     whose = "all"
@@ -66,9 +66,9 @@ class DeviceError(RapdartsError):
 
 
 class Preempted(RapdartsError):
-    """A signal stopped the run; its state was saved in `folder`, and `resume=true` continues it.
+    """A run that was stopped by a signal; its state is saved in `folder`, and `resume=true` resumes it.
 
-    The command line replaces the last sentence of the text with the full command that resumes the run.
+    The command line replaces the last sentence of the message with the full command that resumes the run.
     """
 
     exit_code = 75
@@ -80,7 +80,7 @@ class Preempted(RapdartsError):
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code for an error: a RapdartsError's own, 130 for Ctrl-C, 6 for a system error, 7 if memory ran out, else 1."""
+    """Return the exit code of a RapdartsError, 130 for Ctrl-C, 6 for a system error, 7 if memory ran out, and 1 for any other error."""
     if isinstance(error, RapdartsError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -103,14 +103,14 @@ def refused_a_kernel(error: BaseException) -> bool:
 
 
 NEAR = 0.6
-"""Smallest similarity (`difflib`) at which a name is suggested."""
+"""Minimum similarity (ratio in `difflib`) of a suggested name."""
 
 FEW = 12
-"""Largest number of names that a message lists in addition to the nearest one."""
+"""Maximum number of names that a message lists in addition to the nearest one."""
 
 
 def nearest(given: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant, or None. Ignores case, surrounding blanks, and text after the first 100 characters."""
+    """Return the known name that was probably meant, or None; ignore case, surrounding blanks, and text after 100 characters."""
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(given.strip().lower()[:100], names, n=1, cutoff=NEAR)
     return names[near[0]] if near else None
@@ -127,12 +127,12 @@ def plural(count: int, noun: str) -> str:
 
 
 def any_of(names: Sequence[str]) -> str:
-    """Return names as alternatives in words: a, b or c."""
+    """Return the names as a list of alternatives: a, b or c."""
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
-    """Return the clause of a message that suggests what `given` should have been: similar known names, or else all of them."""
+    """Return a clause for a message about an unknown name: it suggests similar known names, or lists all of them."""
     names = list(known)
     start = given.strip().lower()
     alike = [name for name in names if len(start) >= 4 and name.lower().startswith(start)]
@@ -145,7 +145,7 @@ def suggestion(given: str, known: Iterable[str]) -> str:
 
 
 def installation(extra: str) -> str:
-    """Return the commands that install an extra of the package, worded for a message."""
+    """Return the commands that install an extra of the package, as text for a message."""
     return f"pip install 'rapdarts[{extra}]', or, in a checkout, pip install -c constraints.txt '.[{extra}]'"
 
 

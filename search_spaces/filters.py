@@ -1,4 +1,4 @@
-"""Filter designs in the DARTS cell: dense, separable, bottlenecked and spatially factorized convolutions, 12 primitives."""
+"""Filter designs in the DARTS cell: 12 primitives, with dense, separable, bottleneck and spatially factorized convolutions."""
 
 from rapdarts import SearchSpace, choose
 

@@ -1,4 +1,4 @@
-"""The space of NAS-Bench-201 (Dong and Yang 2020, section 2.1): one cell with 6 edges, all kept, 5 primitives, 15,625 architectures."""
+"""The space of NAS-Bench-201 (Dong and Yang 2020, section 2.1): one cell, 6 edges (all kept), 5 primitives, 15,625 architectures."""
 
 from rapdarts import SearchSpace, choose
 

@@ -1,7 +1,7 @@
 """The library API: one function for each task, most of them available from `import rapdarts`. The commands call the same functions.
 
-Invalid input raises InputError with the message that the command would print. Every other failure of a run is a
-RapdartsError too. Everything that can be checked without torch is checked before torch is imported.
+Invalid input raises InputError with the message that the command would print. Every other failure of a run raises
+a RapdartsError. Everything that can be checked without torch is checked before torch is imported.
 """
 
 from rapdarts.api.counting import costs, filter_designs, layer_costs, measure, space_prices

@@ -1,4 +1,4 @@
-"""Costs of a network, of each of its layers, of a search space and of filter designs, and measured latency."""
+"""Count the costs of networks, layers, search spaces and filter designs, and measure latency."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def costs(
     `network` is any module, a genotype in any form that `read` accepts, the result of a run, the name of a reference
     network, or `package.module:callable`. A module with several inputs takes several shapes: `image=((3, 32, 32), (5,))`.
     The skeleton of a genotype is chosen as in `derived`. `precision` is in bits (32, 16 or 8); `hardware` is a file or a
-    `HardwareConfig`. For a cell of NAS-Bench-201, `known_accuracy` of the result holds the published test accuracies (0 to
-    1) by data set; `not_counted` names operations whose MACs are unknown. Raises InputError.
+    `HardwareConfig`. In the result, `known_accuracy` holds the published test accuracies (0 to 1) of a NAS-Bench-201 cell by
+    data set, and `not_counted` names the operations that have no formula for their MACs. Raises InputError.
     """
     found = lookup.countable(network)
     from rapdarts.deploy.network_costs import cost_of, options_of
@@ -60,7 +60,7 @@ def costs(
 def layer_costs(
     networks: Network | Sequence[Network], settings: Settings | None = None, *, space: Space = None, **keys: Any
 ) -> list[NetworkCosts]:
-    """Count the costs of networks layer by layer, as `rapdarts cost` does. The keys are those of the command; `plot` writes bar charts.
+    """Count the costs of networks layer by layer, as `rapdarts cost` does, with the same keys; `plot` writes bar charts.
 
     `networks` is a network, or a sequence of networks, in any form that `costs` accepts. Raises InputError.
     """
@@ -80,7 +80,7 @@ def layer_costs(
 
 @with_own_resources
 def space_prices(settings: Settings | None = None, *, space: Space = None, **keys: Any) -> dict[str, Any]:
-    """Count the costs of all networks of a search space, as `rapdarts cost space=NAME` does. Return plain values. Raises InputError."""
+    """Count the costs of all networks of a search space, as `rapdarts cost space=NAME` does. Return JSON values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
     own = find_space(space, options.space)
     from rapdarts.deploy.network_costs import prices_of_space
@@ -89,7 +89,7 @@ def space_prices(settings: Settings | None = None, *, space: Space = None, **key
 
 
 def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, Any]:
-    """Count the costs of five filter designs for one layer, as `rapdarts cost filters` does. Return plain values. Raises InputError."""
+    """Count the costs of five filter designs for one layer, as `rapdarts cost filters` does. Return JSON values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
     from rapdarts.deploy.network_costs import designs
 
@@ -105,11 +105,11 @@ def measure(
     progress: bool = True,
     **keys: Any,
 ) -> Measured | NetworkLatency:
-    """Measure latency on this device, as `rapdarts measure` does: that of a network, or that of every primitive of a space.
+    """Measure the latency of a network, or of every primitive of a space, on this device, as `rapdarts measure` does.
 
-    If `target` is a network in any form that `costs` accepts, return the time of its forward pass. If it is an experiment,
-    or empty, return a latency table of the space and its file; the skeleton and the images are then the experiment's
-    unless keys of the command set them. Raises InputError.
+    If `target` is a network in any form that `costs` accepts, return the time of its forward pass. If it is an experiment
+    or empty, return the latency table of a space and the file of the table; the experiment sets the skeleton and the images
+    unless `keys` set them. Raises InputError.
     """
     options, given = command_options(MeasureConfig, settings, keys)
     experiment = lookup.experiment_named(target)

@@ -1,4 +1,4 @@
-"""From data and a budget to a tested network, in one call."""
+"""Find a network for a data set and a budget, in one call."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def find(
 ) -> FoundNetwork:
     """Find a network within a budget, train it, test it and export it, as `rapdarts find` does.
 
-    Several searches are averaged; the best cells are trained briefly on part of the training images, compared on the rest, and
-    halved until one is left, which is trained, tested once, and exported as an ONNX file. `time`, `effort` or `plan` set the
-    amount of work, and `proof=True` compares the network with random cells that are given the same compute. The arguments are
-    those of `search`. Raises RapdartsError.
+    Several searches are averaged. Their best cells are trained briefly on part of the training images and compared on the rest;
+    every round keeps the better half, until one cell is left. Its network is trained, tested once, and exported as an ONNX file.
+    `time`, `effort` or `plan` sets the amount of work. With `proof=True`, the network is compared with random cells that get the
+    same compute. The arguments are those of `search`. Raises RapdartsError.
     """
     given = find_experiment("find", experiment, settings, keys, run, resume, in_memory=data is not None)
     config = given.config
@@ -50,21 +50,23 @@ def find(
 
 
 def check_findable(config: Experiment, pairs: Pairs) -> None:
-    """Raise InputError for an experiment without a budget, and for keys that `find` decides itself."""
+    """Raise InputError for an experiment without a budget, and for keys that `find` sets itself."""
     if not budget_limits(config.search.budget):
         raise InputError("rapdarts find needs a budget; add one, such as budget.params=100k or budget.macs=5M.")
     if config.search.strategy == "random":
-        raise InputError("search.strategy=random does not search; choose pdarts or darts, or call rapdarts search.")
+        raise InputError(
+            "search.strategy=random does not search for a cell; choose pdarts or darts, or use rapdarts search."
+        )
     if config.search.replicas != 1:
         raise InputError(
             f"rapdarts find does not use search.replicas={config.search.replicas}; set find.replicas={config.search.replicas} instead."
         )
     if config.find.proof and config.search.relax.stop_ratio:
-        raise InputError("find.proof=true needs searches of a known length; remove search.relax.stop_ratio.")
+        raise InputError("find.proof=true needs searches of a known length; set search.relax.stop_ratio=0.")
     planned = [
         key for key, name in keys_given_in("rank", pairs, "find").items() if name in ("rank.count", "rank.epochs")
     ]
     if planned:
         raise InputError(
-            f"the plan of rapdarts find sets {planned[0]}; leave it out, and set find.effort, find.time or find.plan."
+            f"rapdarts find sets {planned[0]} itself; leave it out, and set find.effort, find.time or find.plan instead."
         )

@@ -1,4 +1,4 @@
-"""Genotypes: reading them, deriving them from a search with other settings, and building their networks with fresh weights."""
+"""Read genotypes, derive them from a finished search with other settings, and build their networks."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def read(genotype: Genotype | AnyPath, space: str = "") -> Genotype:
     """Read a genotype from a `Genotype`, a name from the literature such as PDARTS, a file, a run folder, or a string.
 
-    A file may be written by another program (docs/export.md lists the formats); `FILE:NAME` and `FILE:LINE` select one of
-    several genotypes in it. `space` is the search space of a string that does not name one; by default, it is the shipped space
-    that fits. Raises InputError.
+    The file may come from another program (docs/export.md lists the formats); `FILE:NAME` and `FILE:LINE` select one of
+    several genotypes in it. `space` is the search space of a string that does not name its space; the default is the shipped
+    space that fits. Raises InputError.
     """
     return lookup.find_network(lookup.word_of(genotype), space, networks=False).the_genotype()
 
@@ -42,11 +42,11 @@ def derive(
     progress: bool = True,
     **keys: Any,
 ) -> Derivation:
-    """Derive another genotype from a finished search, as `rapdarts derive` does: with other budgets, another rule or skeleton.
+    """Derive another genotype from a finished search, with other budgets, another rule or skeleton, as `rapdarts derive` does.
 
     `search` is the folder or the result of a search, its alphas.json, or a file with the architecture parameters of another
     program: an array (edges, primitives) for each kind of cell of `space`, in a .npz, .json or .pt file. Several searches with
-    different seeds are averaged; the settings are those of the first search. The keys are those of the command, such as
+    different seeds are averaged, with the settings of the first search. `keys` takes the keys of the command, such as
     `{"budget.params": "2.5M"}`, `max_skips=1` or `out=FILE`. Raises InputError.
     """
     options, _ = command_options(derive_schema(), settings, keys)
@@ -82,11 +82,12 @@ def derived(
     auxiliary: bool = False,
     space: Space = None,
 ) -> DerivedNetwork:
-    """Build the network of a genotype in any form that `read` accepts, with fresh weights: images (n, c, h, w) to logits (n, classes).
+    """Build the network of a genotype, with new weights: images (n, c, h, w) to logits (n, classes).
 
-    Arguments that are None default to the skeleton that the genotype was priced at, else to the deployment skeleton of
-    its space (darts: 36 channels, 20 layers) on images (3, 32, 32) with 10 classes. `stem` is cifar, imagenet or auto.
-    With `auxiliary`, the network has a second head and returns a pair of logits in training mode. Raises InputError.
+    `genotype` takes any form that `read` accepts. Arguments that are None default to the skeleton for which the genotype was
+    priced or, if there is none, to the deployment skeleton of its space (darts: 36 channels, 20 layers) for images (3, 32, 32)
+    and 10 classes. `stem` is cifar, imagenet or auto. With `auxiliary`, the network has a second head and returns a pair of
+    logits in training mode. Raises InputError.
     """
     from rapdarts.deploy.network_costs import genotype_at, options_of
 

@@ -1,4 +1,4 @@
-"""The user's own space in a call of the library: the resources that it defines have keys for their prices and budgets."""
+"""User-defined spaces in library calls: keys for the prices and budgets of the resources that such a space defines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def with_own_resources(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Return a function of the library that knows the resources of its argument `space`, or of the results that are passed first."""
+    """Wrap a library function so that it accepts keys for the resources of `space`, or of the runs passed as its first argument."""
 
     @wraps(function)
     def call(*given: Arguments.args, **named: Arguments.kwargs) -> Result:

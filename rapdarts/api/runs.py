@@ -40,23 +40,23 @@ def search(
     """Search for a cell, as `rapdarts search` does. Return its genotype, the other candidates, and their costs.
 
     `experiment` is the name of a shipped experiment, a YAML file, an `Experiment`, or a mapping of
-    keys that override the defaults (those of P-DARTS for CIFAR-10). `settings` and `keys` override the experiment in
-    turn: `{"cost.macs": 0.2}`, `{"search": {"epochs": 5}}` or `epochs=5`.
+    keys that override the defaults (those of P-DARTS for CIFAR-10). `settings` and then `keys` override the experiment:
+    `{"cost.macs": 0.2}`, `{"search": {"epochs": 5}}` or `epochs=5`.
 
-    `data` and `test` are pairs (images, labels) or map-style data sets (rapdarts.data.in_memory lists what they may
-    hold); without them, the experiment's own data are read. If `data` are given without `test`, a third of them is held
-    out for testing: the same third in every search and retraining, and a search never uses it. `space` is a name, a
-    file or a `SearchSpace`.
+    `data` and `test` are pairs (images, labels) or map-style data sets (rapdarts.data.in_memory lists the types that they
+    may hold); without them, the data of the experiment are read. If `data` is given without `test`, a third of it is held
+    out for testing. Every search and retraining holds out the same third, and a search never uses it. `space` is a name,
+    a file or a `SearchSpace`.
 
-    `run` is the run folder (empty: a new one under runs/). With `resume`, the run in it is resumed, and no experiment
-    is needed. Progress is shown on stderr. In the main thread, a signal, including Ctrl-C, saves the run and raises
-    Preempted. The state of torch's random generators and its number of threads are restored at the end. Raises
-    RapdartsError.
+    `run` is the run folder; if it is empty, a new folder is created under runs/. With `resume`, the run in the folder is
+    resumed, and no experiment is needed. Progress is shown on stderr. In the main thread, a signal, including Ctrl-C,
+    saves the run and raises Preempted. The state of torch's random generators and its number of threads are restored at
+    the end. Raises RapdartsError.
     """
     given = find_experiment("search", experiment, settings, keys, run, resume, in_memory=data is not None)
     if given.config.search.strategy == "random":
         raise InputError(
-            "search.strategy=random trains many genotypes and does not search for one; call rapdarts.random_baseline."
+            "search.strategy=random trains many genotypes and does not search for one; call rapdarts.random_baseline instead."
         )
     own, config = searched(given.config, space)
     from rapdarts.loops import launch
@@ -116,8 +116,8 @@ def rank(
     """Train the best candidates of finished searches briefly and rank them on held-out training images, as `rapdarts rank` does.
 
     `targets` is a target or a sequence of targets: the folder or result of a search, or a genotype in any form that
-    `read` accepts. At least one must be a search; the experiment is that of the first search. The other arguments are
-    those of `search`. Raises RapdartsError.
+    `read` accepts. At least one of them must be a search; the experiment of the first search is used. The other
+    arguments are those of `search`. Raises RapdartsError.
     """
     several = targets if isinstance(targets, list | tuple) else [targets]
     words, space = [lookup.word_of(one) for one in several], lookup.space_of(space, *several)
@@ -157,9 +157,10 @@ def retrain(
     """Train a network from scratch, as `rapdarts retrain` does. Return the network and its accuracy on the test images.
 
     `network` is a genotype in any form that `read` accepts, the name of a reference network, or the result or folder of
-    a run. The experiment of that run is the default, except for a ranking, whose recipe is too short. The other arguments
-    are those of `search`; `space` defaults to the genotype's own. Raises RapdartsError, also for an experiment on
-    data other than the run's, unless `data.name` confirms them, and for keys that choose a genotype, such as a budget.
+    a run. `experiment` defaults to the experiment of the run, except for a ranking, which trains too briefly. `space` defaults to the
+    space of the genotype, and the other arguments are those of `search`. Raises RapdartsError, for example if the
+    experiment and the run use different data and `data.name` does not confirm them, or for keys that choose a genotype,
+    such as a budget.
     """
     space, found = lookup.space_of(space, network), lookup.find_network(lookup.word_of(network))
     given = find_experiment(
@@ -182,7 +183,7 @@ def retrain(
 
 
 def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:
-    """Tabulate finished runs in Markdown, as `rapdarts report` does. `out` is a file to write the table to. Raises InputError."""
+    """Tabulate finished runs in Markdown, as `rapdarts report` does. `out` is the file to write. Raises InputError."""
     from rapdarts.reports.run_table import Report, run_table
 
     file = atomic.file_to_write(out) if os.fspath(out) else None
@@ -194,6 +195,6 @@ def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:
 
 
 def searched(config: Experiment, space: Space) -> tuple[SearchSpace, Experiment]:
-    """Return the space to search, and the experiment with the name of that space."""
+    """Return the space to search, and the experiment with `search.space` set to the name of this space."""
     own = find_space(config.search.space if space is None else space)
     return own, replace(config, search=replace(config.search, space=own.name))

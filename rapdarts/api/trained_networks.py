@@ -1,4 +1,4 @@
-"""Trained networks: loading, testing, and exporting them to other formats."""
+"""Load, test and export trained networks."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 def load(path: Network, *, normalise: bool = True, classes: int | None = None, space: Space = None) -> nn.Module:
-    """Load a trained network, in eval mode on the CPU: a plain module from pixels (n, c, h, w) in 0..1 to logits (n, classes).
+    """Load a trained network as a module in eval mode on the CPU: pixels (n, c, h, w) in 0..1 to logits (n, classes).
 
-    `path` is the folder or the result of a retraining, or a .safetensors file written by one. The module is an `nn.Sequential`
-    of `normalise`, with the statistics used in training, and `network`. With `normalise=False`, it is the network alone.
+    `path` is the folder or the result of a retraining, or its .safetensors file. The module is an `nn.Sequential` of
+    `normalise`, with the statistics used in training, and `network`. With `normalise=False`, only the network is returned.
 
-    With `classes`, the last layer (every weight whose shape depends on the number of classes) is replaced by a fresh one
-    for that many classes, even if the number is unchanged; all other weights are kept. The new weights are drawn by
-    torch's global generator. To train the network on other data, call `.train()` first. `space` is the genotype's search
-    space if it is not shipped with rapdarts. Raises InputError if there is no such network, and DamagedError if the file is
-    damaged.
+    With `classes`, the last layer (every weight with a shape that depends on the number of classes) is replaced by a new
+    one for that many classes, even if the number is unchanged; all other weights are kept. The new weights are drawn from
+    torch's global generator. Call `.train()` before you train the network on other data. If the genotype's search space is
+    not shipped with rapdarts, pass it as `space`. Raises InputError if there is no such network, and DamagedError if the
+    file is damaged.
     """
     file = lookup.find_trained(lookup.word_of(path), onnx=False)
     from rapdarts.deploy.model_file import deployed, read_trained, with_new_head
@@ -59,8 +59,8 @@ def evaluate(
     """Test a trained network, as `rapdarts evaluate` does: accuracy, confusion matrix, calibration, costs and latency.
 
     `network` is the folder or the result of a retraining, its network.safetensors, or an ONNX file written by `export`.
-    The data are those of its run, of `experiment`, of the key `data.name`, or `data` and `test` as in `search`. The
-    other keys are those of the command. Raises InputError.
+    It is tested on the data of its run, unless `experiment`, the key `data.name`, or `data` and `test` (as in `search`)
+    specify other data. `keys` takes the other keys of the command. Raises InputError.
     """
     options, _ = command_options(EvaluateConfig, settings, keys)
     picture = None
@@ -106,8 +106,8 @@ def export(
     For the genotype formats (json, darts, nasbench201, dot, svg), `network` is anything that `read` accepts, and the text
     is also returned. For the formats of trained networks (safetensors, onnx, pt2, executorch), it is anything that `load`
     accepts. `out` is the file; for the result of a run, it defaults to a file in the run folder. Before an exported network
-    is written, its outputs are compared with PyTorch's on test images of the run, of `experiment`, or of `data` and `test`
-    as in `search`. The other keys are those of the command. Raises InputError.
+    is written, its outputs are compared with PyTorch's on test images from the run, from `experiment`, or from `data` and
+    `test` (as in `search`). `keys` takes the other keys of the command. Raises InputError.
     """
     pairs = {"to": to, **({"out": os.fspath(out)} if os.fspath(out) else {}), **(settings or {})}
     options, given = command_options(ExportConfig, pairs, keys)
@@ -133,7 +133,7 @@ def export(
 
 
 def _export_genotype(word: str | Genotype, options: ExportConfig, space: Space) -> Exported:
-    """Return a genotype as text, written to a file if the options name one."""
+    """Export a genotype as text, and write it to a file if the options name one."""
     from rapdarts.architecture.writing import FORMATS
 
     file = atomic.file_to_write(options.out) if options.out else None

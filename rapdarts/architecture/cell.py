@@ -16,10 +16,10 @@ Node = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell. Its inputs are numbered from 0, its nodes after them, and `concat` lists the nodes in its output.
+    """A cell. Inputs are numbered from 0, nodes after them, and `concat` lists the nodes in the output.
 
-    A node without edges computes nothing: no edge may read it, and it may not be in the output. The constructor raises
-    InputError, naming the node, edge or number, unless the cell is valid and acyclic.
+    A node without edges computes nothing, so it can be neither the input of an edge nor part of the output. Raises
+    InputError, naming the node, edge or number, if the cell is invalid or cyclic.
     """
 
     inputs: int
@@ -47,17 +47,17 @@ class Cell:
                     reason = "the node itself" if source == own else later
                 elif self.empty(source):
                     raise InputError(
-                        f"{edge}: the input {source} is node {source - self.inputs}, which has no edges; use another input."
+                        f"{edge}: the input {source} is node {source - self.inputs}, which has no edges; choose a different input."
                     )
                 else:
                     continue
-                raise InputError(f"{edge}: the input {quote_value(source)} is {reason}; it may be {_span(0, own - 1)}.")
+                raise InputError(f"{edge}: the input {quote_value(source)} is {reason}; use {_span(0, own - 1)}.")
         allowed = _span(self.inputs, end - 1)
         if not self.concat:
             raise InputError(f"concat is empty; it must list at least one node ({allowed}).")
         for source in self.concat:
             if not (is_whole(source) and self.inputs <= source < end):
-                raise InputError(f"concat lists {quote_value(source)}, which is not a node; it may list {allowed}.")
+                raise InputError(f"concat lists {quote_value(source)}, which is not a node; use {allowed}.")
             if self.empty(source):
                 raise InputError(
                     f"concat lists {source}, but node {source - self.inputs} has no edges; remove it from concat."

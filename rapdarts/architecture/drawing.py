@@ -38,7 +38,7 @@ BEND, ROOM, MAX_EDGES = (36, 100), 220, 80
 
 @dataclass(eq=False)
 class Spot:
-    """A box, a label, or (without text) the point where an edge passes a column. `x` is the left side, `y` the centre."""
+    """A box, a label, or (without text) the point where an edge passes a column. `x` is its left side and `y` its vertical centre."""
 
     text: str = ""
     width: float = 0
@@ -49,7 +49,7 @@ class Spot:
     y: float = 0
 
     def mean(self, neighbours: list[Spot]) -> float:
-        """Return the mean `y` of neighbours. Points that an edge only passes weigh more, which straightens long edges."""
+        """Return the mean `y` of neighbours. Between two points without text, the weight is higher to straighten long edges."""
         total = weights = 0.0
         for spot in neighbours:
             weight = 1 if self.text or spot.text else 8
@@ -62,7 +62,7 @@ Edge = tuple[str, list[Spot]]
 
 
 class Drawable(Protocol):
-    """The parts of a genotype that a drawing shows, declared here because the module of `Genotype` imports this one."""
+    """Attributes of a genotype that a drawing shows, as a protocol because the module of `Genotype` imports this one."""
 
     @property
     def space(self) -> str: ...
@@ -191,7 +191,7 @@ def _place(cell: Cell, kind: str) -> tuple[list[list[Spot]], list[Edge]]:
 def _order(columns: list[list[Spot]]) -> None:
     """Sort all columns except the inputs so that few edges cross.
 
-    Columns are sorted by the mean of their neighbours, forwards and backwards, from several starting orders.
+    Boxes and labels are sorted by the mean of their neighbours, in forward and backward sweeps from several starting orders.
     """
     first = [list(column) for column in columns]
     found: list[tuple[int, float, int, list[list[Spot]]]] = []
@@ -270,7 +270,7 @@ def _edge(edge: Edge) -> str:
 
 
 def _port(box: Spot, neighbours: list[Spot], other: Spot) -> float:
-    """Return the `y` at which an edge meets the side of its box; edges on the same side are spread vertically."""
+    """Return the `y` coordinate where an edge meets its box; edges on the same side are spread vertically."""
     order = sorted(neighbours, key=lambda spot: spot.y)
     step = min(8, (box.height - 12) / max(len(order) - 1, 1))
     return box.y + step * (order.index(other) - (len(order) - 1) / 2)

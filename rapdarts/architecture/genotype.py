@@ -1,4 +1,4 @@
-"""Genotypes: the discrete cells of a network, with functions that write, validate, encode and sample them."""
+"""Genotypes: the discrete cells of a network, and functions to write, validate, encode and sample them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Genotype:
 
     @property
     def place(self) -> str:
-        """Place of the genotype in the log that it was read from, as in `line 812, the last of 50 genotypes`; empty for any other."""
+        """Place of the genotype in its log, such as `line 812, the last of 50 genotypes`; empty if it is not from a log."""
         place = self.provenance.get("log")
         return _printable(place) if isinstance(place, str) else ""
 
@@ -109,7 +109,7 @@ class Genotype:
             cell = self.cells.get(kind)
             if cell is None or cell.inputs != 2:
                 raise InputError(
-                    f"the {kind} cell cannot be written in the DARTS dialect, which needs both kinds of cell, with two inputs."
+                    f"the {kind} cell cannot be written in the DARTS dialect, which needs a normal and a reduction cell with two inputs."
                 )
             edges = [
                 (primitive, source) if pairs else (primitive, number, source)
@@ -129,8 +129,8 @@ class Genotype:
     def to_nasbench201(self) -> str:
         """Return the cell as one line `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`, with edges in order of their inputs.
 
-        Raises InputError for cells that this dialect cannot express. It needs a single normal cell with one input and
-        three nodes; each node has one edge from the input and each earlier node, and the output is the last node.
+        Raises InputError for cells that this dialect cannot express: it needs a single normal cell with one input and
+        three nodes. Each node has one edge from the input and each earlier node, and the output is the last node.
         """
         cell = self.cells.get("normal")
         if cell is not None and len(self.cells) == 1 and (cell.inputs, cell.concat) == (1, (nasbench.BENCH_NODES,)):
@@ -159,18 +159,18 @@ class Genotype:
 
 
 def buildable(genotype: Genotype, space: SearchSpace, where: str) -> Genotype:
-    """Return the genotype with the edges that its network has in `space`, whether or not a search of the space could choose it.
+    """Return the genotype with the edges that its network has in `space`, even if a search of the space could not choose it.
 
-    Nodes and edges may differ in number from those of the space, and an input may be used twice in a node. An edge `none` is
-    a missing edge, except in spaces that derive it. Raises InputError, naming the cell, node and edge, for another number of
-    inputs, an unknown primitive, or a node whose edges are all `none` but whose output is used.
+    The number of nodes and edges may differ from the space's, and a node may use an input twice. Edges with `none` are
+    removed, unless the space derives them. Raises InputError, naming the cell, node and edge, if the number of inputs
+    differs, a primitive is unknown, or the output of a node with only `none` edges is used.
     """
     _check_kinds(genotype, space, where)
     cells = {}
     for kind in space.kinds:
         cell, here = genotype.cells[kind], f"{where}: cell {kind}"
         if cell.inputs != space.inputs:
-            raise InputError(f"{here} has {cell.inputs} inputs; the space {space.name} has {space.inputs}.")
+            raise InputError(f"{here} has {plural(cell.inputs, 'input')}; the space {space.name} has {space.inputs}.")
         if space.inputs == 1 and len(cell.concat) != 1:
             raise InputError(
                 f"{here} outputs {quote_value(list(cell.concat))}; in the space {space.name} it must output one node."
@@ -187,7 +187,7 @@ def buildable(genotype: Genotype, space: SearchSpace, where: str) -> Genotype:
         for source in [*cell.concat, *(source for node in nodes for _, source in node)]:
             if source in unused:
                 raise InputError(
-                    f"{here}, node {source - cell.inputs} has only edges none, so its output is zero; remove the node from concat and"
+                    f"{here}, node {source - cell.inputs} has only none edges, so its output is zero; remove the node from concat and"
                     " from the inputs of other nodes, or give it another edge."
                 )
         cells[kind] = replace(cell, nodes=tuple(nodes))
@@ -204,15 +204,15 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
     _check_kinds(genotype, space, where)
     for kind in space.kinds:
         cell, here = genotype.cells[kind], f"{where}: cell {kind}"
-        for name, given, wanted in (("inputs", cell.inputs, space.inputs), ("nodes", len(cell.nodes), space.nodes)):
+        for name, given, wanted in (("input", cell.inputs, space.inputs), ("node", len(cell.nodes), space.nodes)):
             if given != wanted:
-                raise InputError(f"{here} has {given} {name}; the space {space.name} has {wanted}.")
+                raise InputError(f"{here} has {plural(given, name)}; the space {space.name} has {wanted}.")
         for number, node in enumerate(cell.nodes):
             given, most = len(node), space.edges_kept(number)
             if given > most or (space.keep is None and given < most):
                 limit = "" if space.keep is None else "at most "
                 raise InputError(
-                    f"{here}, node {number} has {given} edges; in the space {space.name} it has {limit}{most}."
+                    f"{here}, node {number} has {plural(given, 'edge')}; in the space {space.name} it must have {limit}{most}."
                 )
             for position, (primitive, source) in enumerate(node):
                 edge = f"{here}, node {number}, edge {position}"
@@ -276,7 +276,7 @@ def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
 def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
     """Draw a genotype from the open candidates: uniformly random inputs for each node, and a uniformly random primitive for each edge.
 
-    Pairs are in ascending order of their inputs, and the cells have the space's outputs. Raises InputError if too few
+    Edges are in ascending order of their inputs, and the output is that of the space. Raises InputError if too few
     edges have a primitive left to derive.
     """
     cells = {}
@@ -291,8 +291,8 @@ def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
             wanted = space.edges_kept(number)
             if len(usable) < wanted:
                 raise InputError(
-                    f"the space {space.name}, cell {kind}, node {number} keeps {wanted} edges, "
-                    f"but only {len(usable)} have a primitive left to derive; keep more candidates."
+                    f"the space {space.name}, cell {kind}, node {number} keeps {plural(wanted, 'edge')}, "
+                    f"but only {len(usable)} can be derived; keep more candidates."
                 )
             drawn = rng.permutation(usable)[:wanted]
             nodes.append(tuple((into[edge][rng.integers(len(into[edge]))], int(edge)) for edge in sorted(drawn)))
@@ -304,7 +304,7 @@ def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
 
 
 def _printable(name: str) -> str:
-    """Return a name from a file in a form that is safe for a terminal: short and without control characters."""
+    """Return a name from a file, shortened and without control characters, so that it is safe to print in a terminal."""
     return shorten(name if name.isprintable() else ascii(name))
 
 

@@ -1,6 +1,6 @@
-"""Parsers of genotypes, from a file or a text, in our JSON or in the dialect of another program.
+"""Parsers for genotypes in files and strings, in our JSON or in the dialect of another program.
 
-Texts are parsed, never evaluated. An InputError states in one sentence where a text is wrong and why.
+Texts are parsed, never evaluated. Each InputError says in one sentence where a text is wrong and why.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from rapdarts.files.json import Fault, as_list, as_object, is_whole, quote_value
 from rapdarts.files.text import read_text
 
 MAX_FILE_BYTES = 2**26
-"""Size of the largest file that is read, such as the log of a long search."""
+"""Maximum size of a file, which may be the log of a long search."""
 MAX_JSON_CHARACTERS = 1_000_000
 
 SPACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-"""Pattern for a space's name, which becomes a module name: no character may lead out of the folder of spaces."""
+"""Pattern for the name of a space. It becomes a module name, so it must not contain dots or slashes."""
 HEADER = re.compile(r"\s*#\s*space:\s*([A-Za-z_][A-Za-z0-9_-]{0,63})\s*\n")
-"""First line of a text in the DARTS dialect that names its space."""
+"""Pattern for the first line of a text in the DARTS dialect, if it names the space."""
 
 as_space_name = reader(
     lambda value: isinstance(value, str) and SPACE_NAME.fullmatch(value) is not None,
@@ -37,8 +37,8 @@ as_stem = reader(lambda value: value in ("cifar", "imagenet"), "cifar or imagene
 def read_genotype(path: Path, space: str = "darts", member: str = "") -> Genotype:
     """Return the genotype in a file of any dialect. `space` is the genotype's space if the file names none.
 
-    `member` is the name or the line of one of several genotypes. Raises InputError if the file is not regular, too large,
-    not UTF-8, or without a genotype, or if it has several and `member` is empty.
+    `member` selects one of several genotypes by name or line. Raises InputError if the file is not a regular file, is too
+    large, is not UTF-8, or has no genotype. Also raises it if the file has several and `member` is empty.
     """
     where = str(path)
     text = read_text(
@@ -50,8 +50,8 @@ def read_genotype(path: Path, space: str = "darts", member: str = "") -> Genotyp
 def parse_genotype(text: str, where: str, space: str = "darts", member: str = "") -> Genotype:
     """Return the genotype in a text: our JSON, or a dialect of another program (`rapdarts.architecture.dialects`).
 
-    `where` names the text in messages. `space` is the genotype's space if the text names none, and `member` the name or the
-    line of one of several genotypes. Raises InputError.
+    `where` names the text in messages. `space` is the genotype's space if the text names none, and `member` selects
+    one of several genotypes by name or line. Raises InputError.
     """
     text = text.removeprefix("\ufeff")  # a byte order mark, which some editors on Windows write
     if not text.strip():
@@ -87,7 +87,9 @@ def _ours(tree: dict[str, Any], where: str) -> Genotype:
     if not is_whole(version) or version < 1:
         raise InputError(f"{where}: version must be {VERSION}, not {quote_value(version)}.")
     if version > VERSION:
-        raise InputError(f"{where} has version {version} and needs a newer rapdarts; this one reads version {VERSION}.")
+        raise InputError(
+            f"{where} has version {version}, but this release reads only version {VERSION}; upgrade rapdarts."
+        )
 
     required = {"format": None, "version": None, "space": as_space_name, "cells": None}
     facts = record(tree, where, required, {"skeleton": _skeleton, "costs": _costs, "provenance": as_object})
@@ -104,7 +106,7 @@ def _cell(tree: Any, where: str) -> Cell:
         for position, edge in enumerate(as_list(edges, f"{where}, node {number}")):
             if not isinstance(edge, list) or len(edge) != 2:
                 raise InputError(
-                    f"{where}, node {number}, edge {position}: must be a pair [primitive, input], not {quote_value(edge)}."
+                    f"{where}, node {number}, edge {position} must be a pair [primitive, input], not {quote_value(edge)}."
                 )
         nodes.append(tuple((primitive, source) for primitive, source in edges))
     try:

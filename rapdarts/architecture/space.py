@@ -1,4 +1,4 @@
-"""Search spaces of cells, the skeleton that repeats the cells, and mixing weights of their candidates."""
+"""Search spaces of cells, skeletons that stack the cells, and mixing weights of the candidates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = ("normal", "reduce")
 """The kinds of cell, in the order of the first axis of mixing tensors and price tables; a space has both or only the first."""
 
 NONE, SKIP = "none", "skip_connect"
-"""The primitives that the algorithm treats specially: no connection, and the skip, which is capped and has dropout."""
+"""Primitives that the search treats specially: no connection, and the skip connection, which is capped and gets dropout."""
 
 SKIP_PATHS = ("any", "one")
 """Conditions on the skip-only paths from the input to the output of a derived cell."""
@@ -28,11 +28,11 @@ Factory = Callable[[int, int, bool], "nn.Module"]
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The macro-architecture around the cells: their number and width, the images and the classes.
+    """The macro-architecture: the number and width of the cells, the stem, the image shape and the number of classes.
 
-    `layers` includes the reductions, which are cells or residual blocks. `image` is (channels, height, width). `stem`
-    is `cifar` (one 3x3 convolution, to 3C channels before cells with two inputs and to C before cells with one) or
-    `imagenet` (three stride-2 3x3 convolutions; the first cell treats its older input as if a reduction came before it).
+    `layers` includes the reductions, which are cells or residual blocks. `image` is (channels, height, width). The stem
+    `cifar` is one 3x3 convolution, to 3C channels before cells with two inputs and to C before cells with one. The stem
+    `imagenet` is three stride-2 3x3 convolutions; the first cell treats its older input as after a reduction.
     """
 
     layers: int
@@ -43,9 +43,7 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         if self.channels < 2:
-            raise InputError(
-                f"a skeleton with channels={self.channels} cannot halve its channels; it needs at least 2."
-            )
+            raise InputError(f"a skeleton with channels={self.channels} cannot halve its channels; use at least 2.")
 
     @property
     def reductions(self) -> frozenset[int]:
@@ -55,8 +53,8 @@ class Skeleton:
     def cells(self, space: SearchSpace, widths: Mapping[str, int] | None = None) -> list[CellPlan]:
         """Return the layers from stem to classifier: cells and, for cells with one input, the residual blocks between them.
 
-        `widths` is the number of nodes in the output of each kind of cell, by default that of the space. Raises
-        InputError if none of the layers is a cell.
+        `widths` maps each kind of cell to the number of nodes in its output; by default, the space determines it. Raises
+        InputError if no layer is a cell.
         """
         widths = dict.fromkeys(space.kinds, len(space.outputs)) if widths is None else widths
         height, width = self.image[1:]
@@ -78,7 +76,7 @@ class Skeleton:
             older, newer, shrink = (newer, newest, reduction) if space.inputs == 2 else (newest, newest, False)
         if not any(plan.kind in space.kinds for plan in plans):
             raise InputError(
-                f"a skeleton of {self.layers} layers has no cell of the space {space.name}, only residual blocks; it needs at least 3."
+                f"a skeleton of {self.layers} layers has no cell of the space {space.name}, only residual blocks; use at least 3 layers."
             )
         return plans
 
@@ -94,11 +92,11 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class CellPlan:
-    """A cell at its layer: its kind, width C, the channels of its two inputs, and the image size (h, w) of the newer input.
+    """A planned cell: its layer, kind, width C, the channels of its two inputs, and the image size (h, w) of the newer input.
 
-    `shrink_older` is true if the older input is still twice as large because there is a reduction between the two. For
-    a cell with one input, `older` and `newer` are equal. If the space has no cells of this kind, the plan is that of a
-    residual block.
+    `shrink_older` is true if the older input is twice as large as the newer one, as after a reduction. For a cell with
+    one input, `older` and `newer` are equal. If the space has no cells of this kind, the plan describes a residual
+    block.
     """
 
     layer: int
@@ -122,16 +120,16 @@ class CellPlan:
 
 
 def stem_for(asked: str, image: tuple[int, int, int]) -> str:
-    """Return the requested stem; `auto` or an empty string gives `imagenet` for images of at least 96 pixels, else `cifar`."""
+    """Return the requested stem; `auto` or an empty string gives `imagenet` for images of at least 96 x 96 pixels, else `cifar`."""
     if asked not in ("", "auto"):
         return asked
     return "imagenet" if min(image[1:]) >= 96 else "cifar"
 
 
 Resource = Callable[["nn.Module", tuple[int, int, int]], float]
-"""A user-defined resource: `function(network, image)` returns the amount that a network needs for an image (channels, height, width).
+"""A user-defined resource: `function(network, image)` returns the cost of a network for one image (channels, height, width).
 
-The network is on the meta device: its tensors have shapes, but no values."""
+The network is on the meta device: its tensors have shapes but no values."""
 
 Candidates = tuple[tuple[tuple[str, ...], ...], ...]
 """Primitives that are still open, by kind and edge."""
@@ -139,22 +137,22 @@ Candidates = tuple[tuple[tuple[str, ...], ...], ...]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Cells of `nodes` nodes, each of which keeps `keep` edges (None: all) from the cell's inputs and earlier nodes.
+    """Cells of `nodes` nodes. Each node keeps `keep` edges (None: all) from the cell's inputs and earlier nodes.
 
     `primitives` are the candidates of an edge, in the order of the last axis of every mixing tensor. `derive_none`
     allows an edge to be derived as `none`, and `repeat_inputs` allows a node to use an input twice. `deployment` is the
-    default number of layers and channels of the networks, and `max_skips` the default cap on skips in a derived normal
+    default number of layers and channels of the networks. `max_skips` is the default cap on skips in a derived normal
     cell (2: Chen et al. 2019, section 3.3). With `skip_paths` set to `one`, cells derived by the rule `exact` have
     exactly one skip-only path from input to output, like the shortcut of a residual block (He et al. 2016); only cells
-    with one input support this condition. `candidates` are the primitives still open on every edge of every kind: all
-    of them at first, and fewer from stage to stage.
+    with one input support this condition. `candidates` lists the open primitives of every edge and kind: all
+    of them at first, and fewer after every stage.
 
-    `inputs` determines the family. Cells with 2 inputs read the outputs of the two preceding cells, projected to the
+    `inputs` determines the type of cell. Cells with 2 inputs read the outputs of the two preceding cells, projected to the
     cell's width by 1x1 convolutions; their output is the concatenation of all nodes, and reduction cells are searched
     too (DARTS: Liu et al. 2019). Cells with 1 input read the output of the preceding cell unchanged; their output is
     the last node, and the reductions are residual blocks (NAS-Bench-201: Dong and Yang 2020).
 
-    `resources` are user-defined resources, which are counted like ours, and can have a price and a budget.
+    `resources` are user-defined resources. They are counted like built-in ones and can have a price and a budget.
     """
 
     name: str
@@ -178,12 +176,12 @@ class SearchSpace:
         if self.skip_paths == "one" and (self.inputs == 2 or SKIP not in self.primitives):
             lacking = "cells with one input" if self.inputs == 2 else f"the primitive {SKIP}"
             raise InputError(
-                f"search.skip_paths=one needs {lacking}, which the space {self.name} does not have; leave it at auto."
+                f"search.skip_paths=one needs {lacking}, which the space {self.name} does not have; use auto."
             )
         if self.repeat_inputs and self.keep is not None and self.keep > self.inputs:
             raise InputError(
                 f"the space {self.name} keeps {self.keep} edges per node, but its first node has only {self.inputs} to"
-                " choose from; keep fewer."
+                " choose from; reduce keep."
             )
         if not self.candidates:
             everything = tuple(tuple(self.primitives) for _ in self.edges)
@@ -191,7 +189,7 @@ class SearchSpace:
 
     @property
     def fewest_layers(self) -> int:
-        """Minimum number of layers of a skeleton with a cell; with residual blocks, a smaller skeleton has nothing but blocks."""
+        """Minimum number of layers of a skeleton. If cells have one input, fewer layers would all be residual blocks."""
         return 1 if self.inputs == 2 else 3
 
     @property
@@ -207,11 +205,11 @@ class SearchSpace:
 
     @property
     def edges(self) -> list[tuple[int, int]]:
-        """All edges as (node, input). Node 0 is the first after the inputs; input j >= `inputs` is node j - inputs."""
+        """All edges as (node, input) pairs. Nodes are numbered from 0; input j >= `inputs` is node j - `inputs`."""
         return [(node, source) for node in range(self.nodes) for source in range(self.inputs + node)]
 
     def edges_into(self, node: int) -> slice:
-        """Return the slice of `edges` that lead into a node."""
+        """Return the slice of `edges` that leads into a node."""
         first = sum(self.inputs + earlier for earlier in range(node))
         return slice(first, first + self.inputs + node)
 
@@ -228,7 +226,7 @@ class SearchSpace:
     @property
     def choosable(self) -> np.ndarray:
         """Boolean mask (primitives,): the primitives that a genotype may contain."""
-        import numpy as np  # imported here: looking up names does not need NumPy, whose import takes half the start-up time
+        import numpy as np  # imported here: name lookups do not need NumPy, and importing it takes half the start-up time
 
         return np.array([self.derive_none or name != NONE for name in self.primitives])
 
@@ -282,8 +280,8 @@ class SearchSpace:
 class Mixing:
     """Mixing weights of the candidates, computed by a relaxation from the architecture parameters.
 
-    `weights` is (kinds, edges, primitives), with zeros for closed candidates. `edges`, for relaxations that also weight
-    edges, is (kinds, edges).
+    `weights` has shape (kinds, edges, primitives), with zeros for closed candidates. `edges` has shape (kinds, edges)
+    if the relaxation also weights edges, and is None otherwise.
     """
 
     weights: Tensor
@@ -291,7 +289,7 @@ class Mixing:
 
     @property
     def joint(self) -> Tensor:
-        """Weight of each (edge, primitive), (kinds, edges, primitives), as used by prices, pruning and discretisation."""
+        """Weights of the primitives on each edge (kinds, edges, primitives), as used by prices, pruning and discretisation."""
         return self.weights if self.edges is None else self.weights * self.edges[..., None]
 
     def to(self, dtype: torch.dtype) -> Mixing:

@@ -14,4 +14,4 @@ FORMATS: dict[str, Callable[[Genotype], str]] = {
     "dot": dot,
     "svg": draw,
 }
-"""Writers by the name that `rapdarts export to=` takes. Each returns the complete text of a file."""
+"""Writers by their name in `rapdarts export to=`. Each returns the complete text of a file."""

@@ -1,4 +1,4 @@
-"""Parsing of a command line, and checks of its arguments."""
+"""Parse a command line and check its arguments."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SWITCHES = {
 }
 
 OUTPUTS = ("out", "plot")
-"""Keys that name a file to write."""
+"""Keys whose values are paths of output files."""
 
 SETTING = re.compile(r"[^/=(\[{|\n]*=")
-"""Pattern for the beginning of key=value. A path, or the text of a genotype, may contain an equals sign too: runs/lr=0.1."""
+"""Pattern for the beginning of key=value. It rejects paths that contain an equals sign, such as runs/lr=0.1."""
 GENOTYPE = re.compile(r"\s*\w+\s*=\s*[\w.]*Genotype\s*\(")
-"""Pattern for the beginning of a genotype with a name, as in a Python file."""
+"""Pattern for the beginning of a named genotype, as in a Python file: NAME = Genotype(."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Call:
 
     @property
     def values(self) -> dict[str, str]:
-        """Values by key; the last value of a repeated key."""
+        """Values by key; of a repeated key, the last value."""
         return dict(self.pairs)
 
     @property
@@ -61,7 +61,7 @@ class Call:
         return self.words[place] if len(self.words) > place else ""
 
     def target(self, what: str) -> str:
-        """Return the first word. Raises InputError, which says `what` is needed, if there is none."""
+        """Return the first word, or raise InputError with a message that says `what` the command needs."""
         if not any(self.words[:1]):
             raise InputError(f"rapdarts {self.verb} needs {what}; see rapdarts {self.verb} --help.")
         return self.words[0]
@@ -105,7 +105,7 @@ def parse(verb: str, arguments: Sequence[str], switches: Sequence[str]) -> Call:
             if not call.space:
                 raise InputError("--space needs the path of a Python file.")
         elif equals:
-            raise InputError(f"{switch} takes no value; write it alone.")
+            raise InputError(f"{switch} takes no value; write only {switch}.")
         else:
             setattr(call, switch[2:].replace("-", "_"), True)
     return call

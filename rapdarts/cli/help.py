@@ -15,10 +15,9 @@ from rapdarts.config.key_values import Key, keys, range_text, written
 from rapdarts.version import __version__
 
 NARROWEST, WIDEST = 60, 120
-"""Smallest width of the help, and largest width of its running text, in characters."""
+"""Minimum width of the help, and maximum width of its running text, in characters."""
 LEAST, LEAST_OF_OVERVIEW = 36, 50
-"""Smallest width of the text column, in characters: next to the keys of a command, and next to the commands in the overview, whose
-descriptions are longer."""
+"""Minimum width of the text column, in characters: in the help of a command, and in the overview, which has longer descriptions."""
 INDENT = " " * 6
 """Indentation of a description below its key."""
 HARD_SPACE = "\N{NO-BREAK SPACE}"
@@ -27,13 +26,16 @@ HARD_SPACE = "\N{NO-BREAK SPACE}"
 def overview() -> str:
     """Return the help of `rapdarts` itself: a summary of every command."""
     columns = _columns()
-    title = f"rapdarts {__version__}: give it a data set and a budget, and it finds and trains a network that fits."
+    title = f"rapdarts {__version__} finds and trains a neural network that fits your data set and your budget."
     usages = [f"  rapdarts {command.usage}" for command in COMMANDS.values()]
     start = max(map(len, usages)) + 2
     lines = [*_paragraph(title, columns), ""]
     for usage, command in zip(usages, COMMANDS.values(), strict=True):
         lines += _entry([usage], [start], command.sentence, min(columns, WIDEST), LEAST_OF_OVERVIEW)
-    lines += ["", *_paragraph("rapdarts VERB --help lists a command's keys with defaults, units and ranges.", columns)]
+    lines += [
+        "",
+        *_paragraph("Use rapdarts VERB --help for the keys of a command, with defaults, units and ranges.", columns),
+    ]
     return "\n".join(lines)
 
 
@@ -103,7 +105,7 @@ def _meaning(key: Key) -> str:
 
 
 def _columns() -> int:
-    """Return the width of the terminal (or COLUMNS) in characters: 80 without a terminal, and at least NARROWEST."""
+    """Return the width of the terminal (or COLUMNS) in characters, at least NARROWEST; without a terminal, return 80."""
     return max(NARROWEST, shutil.get_terminal_size().columns)
 
 

@@ -61,7 +61,7 @@ def _reports(error: BaseException) -> bool:
 
 
 def _leave(code: int) -> None:
-    """End one of several processes after flushing its output; during a normal exit, torch might wait for lost processes."""
+    """Flush the output and end one of several processes; at a normal exit, torch might wait for processes that are gone."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, or none
             stream.flush()
@@ -85,7 +85,7 @@ def _sentence(error: BaseException, arguments: Sequence[str]) -> str:
 
 
 def _continued(error: Preempted, arguments: Sequence[str]) -> str:
-    """Return where the run stopped and the command that continues it, unless torchrun started it: torchrun's own arguments are unknown."""
+    """Return the message, with the full command that resumes the run; under torchrun, that command is unknown and left out."""
     if not error.folder or os.environ.get("RANK"):
         return str(error)
     kept = [word for word in arguments if word.partition("=")[0] not in ("run", "resume")]
@@ -94,7 +94,7 @@ def _continued(error: Preempted, arguments: Sequence[str]) -> str:
 
 
 def _run_command(verb: str, call: Call) -> None:
-    """Run a command; the Python file of --space is run first, because it may define resources, which have keys."""
+    """Run a command. The Python file of --space is loaded first, because it may define resources, which add keys."""
     run = command(verb)
     if not call.space:
         run(call)

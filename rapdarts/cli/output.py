@@ -25,7 +25,7 @@ def out(text: str, end: str = "\n") -> None:
         with open(os.devnull, "wb") as nowhere:  # Python flushes again at exit, which would fail
             os.dup2(nowhere.fileno(), 1)
         if not isinstance(error, BrokenPipeError):
-            raise StorageError(f"standard output cannot be written: {error.strerror}.") from None
+            raise StorageError(f"cannot write to standard output: {error.strerror}.") from None
 
 
 def say(words: str) -> None:

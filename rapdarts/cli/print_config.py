@@ -1,4 +1,4 @@
-"""Resolution and printing of a command line's experiment, for --print-config and for commands that depend on the experiment."""
+"""Resolve the experiment of a command line, and print it for --print-config."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rapdarts.deploy.space_lookup import find_space
 
 
 def resolve_call(call: Call, place: int = 0, origin: Path | None = None) -> Experiment:
-    """Return the experiment of a command line, for a network from the run `origin`; the word at `place` may name the experiment.
+    """Return the experiment of a command line. The word at `place` may name it; `origin` is the run folder of a network.
 
-    If the experiment is to be printed, it gets the name of the space in the Python file of --space.
+    For --print-config, `search.space` is set to the name of the space in the Python file of --space.
     """
     config = find_experiment(call.verb, call.word(place), call.values, {}, origin=origin).config
     if call.space and call.print_config:

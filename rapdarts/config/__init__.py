@@ -1,1 +1,1 @@
-"""Settings: knobs with their units and ranges, and the experiments that they make up."""
+"""Settings: knobs with units and ranges, and experiments, which consist of knobs."""

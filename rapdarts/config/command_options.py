@@ -1,4 +1,4 @@
-"""Knobs of the commands that start no run, with units, defaults and ranges: a dataclass for each command.
+"""Knobs of the commands that do not start a run, in one dataclass per command, with units, defaults and ranges.
 
 This module does not import torch.
 """
@@ -23,7 +23,7 @@ from rapdarts.config.key_values import knob
 
 
 class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.inf), frozen=True)):  # type: ignore[misc]
-    """Budgets of another derivation, which override the run's; empty: as in the run; none: no budget (stored as infinity)."""
+    """Budgets for another derivation. An empty value keeps the budget of the run; `none`, stored as infinity, removes it."""
 
     def over(self, own: BudgetConfig) -> BudgetConfig:
         """Return the budgets of a run, `own`, overridden by those that are set here."""
@@ -48,9 +48,7 @@ class DeriveConfig:
         "number of skip-only paths from a cell's input to its output, for the rule exact; empty: as in the run; auto: as in the space",
         choices=("", "auto", "any", "one"),
     )
-    spend: float = knob(
-        -1.0, "lower bound on the use of the budget, as a fraction of it; auto: as in the run", low=0, high=1, auto=-1
-    )
+    spend: float = knob(-1.0, "minimum fraction of the budget to use; auto: as in the run", low=0, high=1, auto=-1)
     count: int = knob(1, "number of genotypes to list, best first", low=1, high=1000)
     budget: OtherBudgetConfig = field(default_factory=OtherBudgetConfig)
     layers: int = knob(0, "depth of the deployment skeleton; 0: as in the run", "cells", low=0, high=1000)
@@ -60,14 +58,14 @@ class DeriveConfig:
     latency: str = knob("", "latency table written by rapdarts measure; empty: as in the run", "path")
     space: str = knob(
         "",
-        "search space of alphas from another program, such as darts, a module of search_spaces; empty: as in the run",
+        "search space of architecture parameters from another program, a module of search_spaces such as darts; empty: as in the run",
     )
     out: str = knob("", "file to write the genotype to; empty: none", "path")
 
 
 @dataclass(frozen=True)
 class OtherDataConfig:
-    """Data for a trained network, in place of the data of its run."""
+    """Data for a trained network, instead of the data of its run."""
 
     name: str = knob("", "data set; empty: as in the run or in EXPERIMENT", choices=("", *DATA_SETS))
     path: str = knob(
@@ -91,7 +89,7 @@ class OtherDataConfig:
     )
     layout: str = knob(
         "",
-        "axis of the channels in arrays of images; empty: as in the run or in EXPERIMENT",
+        "channel axis of image arrays; empty: as in the run or in EXPERIMENT",
         choices=("", "auto", "channels_first", "channels_last"),
     )
 
@@ -215,9 +213,9 @@ class MeasureConfig:
     device: str = knob("auto", DEVICE_HELP)
     threads: int = knob(1, "CPU threads; 0: torch's default", low=0, high=MOST_THREADS)
     batch: int = knob(1, "batch size of a forward pass", "images", low=1, high=MOST_IMAGES)
-    rounds: int = knob(40, "number of times that every measurement is repeated", low=4, high=1e5)
+    rounds: int = knob(40, "number of repetitions of every measurement", low=4, high=1e5)
     networks: int = knob(
-        40, "number of random networks: one half calibrates the table, the other checks it", low=6, high=400
+        40, "number of random networks; one half calibrates the table, the other half checks it", low=6, high=400
     )
     seed: int = knob(0, "seed of the random networks", low=0, high=2**32 - 1)
     out: str = knob("latency.json", "file to write the table to", "path")

@@ -37,8 +37,8 @@ PLACED = ("npz", "folder")
 """Values of data.name for your own data, which data.path identifies."""
 
 RULES = ("auto", "pdarts", "darts", "exact")
-"""Rules for deriving a genotype: that of P-DARTS with a cap on skips, that of DARTS without a cap, or the best of all genotypes under
-the cap.
+"""Rules for deriving a genotype. `pdarts` caps the number of skips, `darts` does not, and `exact` finds the best of all genotypes
+under the cap.
 
 `auto` means `exact` if there is a budget, else the rule of the strategy.
 """
@@ -66,7 +66,7 @@ class DataConfig:
     )
     layout: str = knob(
         "auto",
-        "axis of the channels in arrays of images; auto: inferred from the sizes of the axes",
+        "channel axis of image arrays; auto: inferred from the sizes of the axes",
         choices=("auto", "channels_first", "channels_last"),
     )
     crop: int = knob(4, "padding of images before random crops; 0: no crops", "pixels", low=0, high=MOST_PIXELS)
@@ -78,13 +78,13 @@ class DataConfig:
 
     @property
     def called(self) -> str:
-        """Name of the data: for your own images, that of their file or folder; otherwise, that of the data set."""
+        """Name of the user's file or folder of images, or name of the data set."""
         return Path(self.path).stem if self.name in PLACED and self.path else self.name
 
 
 @dataclass(frozen=True)
 class SkeletonConfig:
-    """The deployment skeleton: size and stem of the network whose cost the search prices and which the retraining builds."""
+    """The deployment skeleton: depth, width and stem of the network that the search prices and the retraining builds."""
 
     layers: int = knob(20, "depth", "cells", low=1, high=1000)
     channels: int = knob(
@@ -108,7 +108,7 @@ _PRICES = [
 
 
 def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
-    """Return (name, type, knob) for every budget, in the unit of its resource; `none` is its value if the user writes "none"."""
+    """Return (name, type, knob) for every budget, in the unit of its resource; `none` is the value that represents the word none."""
     return [
         (resource.name, float | None, knob(None, resource.budget, amount=resource.name, none=none))
         for resource in RESOURCES.values()
@@ -131,7 +131,7 @@ class RandomConfig:
     count: int = knob(5, "number of genotypes to draw and train", low=1, high=1e4)
     macs: float = knob(
         0.0,
-        "MACs to match, such as 500M; 0: meet the budgets, else match the MACs of `random.like`, else no condition",
+        "MACs to match, such as 500M; 0: meet the budgets or, without budgets, match the MACs of `random.like` if it is set",
         amount="macs",
     )
     like: str = knob(
@@ -150,7 +150,7 @@ class SearchConfig:
         "pdarts", "search method; sets the defaults of other keys", choices=("pdarts", "darts", "random")
     )
     space: str = knob("darts", "search space: a module of search_spaces")
-    primitives: list[str] = knob([], "primitives to search over, out of those of the space; empty: all")
+    primitives: list[str] = knob([], "subset of the space's primitives to search over; empty: all")
     layers: list[int] = knob([5, 11, 17], "depth of the supernet, one value per stage", "cells", low=1, high=1000)
     candidates: list[int] = knob(
         [0, 5, 3], "number of candidates on every edge, one value per stage; 0: all", low=0, high=1000
@@ -162,7 +162,7 @@ class SearchConfig:
     epochs: int = knob(25, "length of each stage", "epochs", low=1, high=MOST_EPOCHS)
     warmup_epochs: int = knob(
         10,
-        "epochs at the start of each stage that train only weights; fewer than search.epochs",
+        "number of epochs at the start of each stage that train only weights; must be below search.epochs",
         "epochs",
         low=0,
         high=MOST_EPOCHS,
@@ -191,7 +191,7 @@ class SearchConfig:
     alpha_clip: float = knob(5.0, "largest gradient norm of the architecture parameters; 0: no limit", low=0, high=1e6)
     alpha_init: float = knob(1e-3, "standard deviation of the initial architecture parameters", low=0, high=100)
     relaxation: str = knob(
-        "softmax", "how alpha becomes mixing weights; docs/search.md compares the methods", choices=RELAXATIONS
+        "softmax", "how alpha is mapped to mixing weights; docs/search.md compares the methods", choices=RELAXATIONS
     )
     relax: RelaxationConfig = field(default_factory=RelaxationConfig)
     supernet: str = knob(
@@ -244,7 +244,7 @@ class SearchConfig:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     spend: float = knob(
         -1.0,
-        "lower bound on the use of the budget that binds first, as a fraction of it; auto: 0.9, but 0 for latency and for"
+        "minimum fraction to use of the budget that binds first; auto: 0.9, or 0 for latency and for"
         " resources with a price in search.cost",
         low=0,
         high=1,
@@ -258,13 +258,13 @@ class SearchConfig:
     )
     hardware: str = knob("", "YAML file with the energies of your hardware; empty: 45 nm (Horowitz 2014)", "path")
     latency: str = knob("", "latency table written by rapdarts measure", "path")
-    latency_of: str = knob("", "device named in the latency table; empty: the device that runs the search")
+    latency_of: str = knob("", "device of the latency table; empty: the device that runs the search")
     random: RandomConfig = field(default_factory=RandomConfig)
 
 
 @dataclass(frozen=True)
 class RetrainConfig:
-    """The recipe that trains the derived network; the defaults are those of P-DARTS for CIFAR-10."""
+    """The recipe that trains the derived network, by default the recipe of P-DARTS for CIFAR-10."""
 
     recipe: str = knob(
         "pdarts",
@@ -273,7 +273,7 @@ class RetrainConfig:
     )
     epochs: int = knob(600, "length of the training", "epochs", low=1, high=MOST_EPOCHS)
     warmup_epochs: int = knob(
-        0, "epochs in which the learning rate rises to that of the schedule", "epochs", low=0, high=MOST_EPOCHS
+        0, "number of epochs in which the learning rate rises to the schedule", "epochs", low=0, high=MOST_EPOCHS
     )
     batch: int = knob(128, "batch size, over all processes", "images", low=2, high=MOST_IMAGES)
     accumulate: int = knob(
@@ -301,7 +301,7 @@ class RetrainConfig:
     cutout: int = knob(16, "side of the square cut out of each image; 0: none", "pixels", low=0, high=MOST_PIXELS)
     jitter: float = knob(
         0.0,
-        "largest relative change of brightness, contrast and saturation; the hue turns by up to half as much; 0: no jitter",
+        "largest relative change of brightness, contrast and saturation; the hue is rotated by up to half as much; 0: no jitter",
         low=0,
         high=1,
     )
@@ -319,7 +319,7 @@ class RetrainConfig:
     )
     compile: bool = knob(
         False,
-        "compile the network with torch.compile; adds minutes at the start, so worthwhile only for long trainings",
+        "compile the network with torch.compile; adds minutes at the start, so it pays off only in long trainings",
     )
     joint_norms: bool = knob(
         True, "with several processes, compute batch norms over the images of all processes, not separately in each"
@@ -335,7 +335,7 @@ class RankConfig:
 
     count: int = knob(
         5,
-        "number of genotypes to train, the best of all searches together; genotypes that you name are added",
+        "number of genotypes to train, the best of all searches; genotypes that you name are added",
         low=1,
         high=1000,
     )
@@ -364,10 +364,10 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Launch:
-    """The folder of a run, and whether the run in it is resumed."""
+    """The folder of a run, and whether to resume the run in it."""
 
     run: str = knob("", "run folder; empty: a new one under runs/", "path")
-    resume: bool = knob(False, "continue the run in the folder given by run=")
+    resume: bool = knob(False, "resume the run in the folder given by run=")
 
 
 # --- checks of single values -------------------------------------------------------------------------------------

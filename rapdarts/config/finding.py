@@ -1,4 +1,4 @@
-"""Knobs of `rapdarts find`: how much work a search, a selection and a training may be together."""
+"""Knobs of `rapdarts find`, which set the total amount of work."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from rapdarts.config.resources import seconds
 from rapdarts.errors import InputError, any_of
 
 LEAST_EFFORT, MOST_EFFORT = 0.001, 32.0
-"""Range of the effort; `loops.plan` says what it means."""
+"""Range of the effort, which is defined in `loops.plan`."""
 
 
 @dataclass(frozen=True)
 class FindConfig:
-    """From data and a budget to a tested network: how much work, and whether to compare the network with random cells."""
+    """Settings of `rapdarts find`: the amount of work, and whether to compare the network with random cells."""
 
     time: str = knob(
-        "", "time for everything, such as 30m or 2h, which sets the effort; empty: set by the effort, or the plan"
+        "", "total time, such as 30m or 2h, which sets the effort; empty: determined by the effort or the plan"
     )
     effort: float = knob(
         -1.0,
-        "amount of work; at 1, search and final training are as long as in the experiment; auto: 1 without a time or a plan",
+        "relative amount of work; 1: search and final training as in the experiment; auto: determined by the time or the plan, else 1",
         low=LEAST_EFFORT,
         high=MOST_EFFORT,
         auto=-1,
     )
     plan: str = knob("", "plan.json of another run of the experiment, to do the same work; empty: none", "path")
-    replicas: int = knob(3, "number of searches that are averaged; the others start from other seeds", low=1, high=100)
+    replicas: int = knob(3, "number of searches with different seeds, which are averaged", low=1, high=100)
     proof: bool = knob(
-        False, "give the same compute to random cells of the same cost, train a reference network too, and compare"
+        False, "compare the network with random cells of the same cost and compute, and with a reference network"
     )
 
     @property
@@ -43,4 +43,4 @@ def check_find(settings: FindConfig) -> None:
     given = {"time": bool(settings.time), "effort": settings.effort > 0, "plan": bool(settings.plan)}
     several = [f"find.{name}" for name, is_given in given.items() if is_given]
     if len(several) > 1:
-        raise InputError(f"{any_of(several)}: only one of them can set the amount of work; keep one.")
+        raise InputError(f"only one key can set the amount of work; keep either {any_of(several)}.")

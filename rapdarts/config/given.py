@@ -1,4 +1,4 @@
-"""Settings given by a command line or a program: the experiment, the folder of its run, and a command's options."""
+"""Settings from a command line or a program: the experiment, the folder of its run, and a command's options."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Settings = Mapping[str, Any]
 Options = TypeVar("Options")
 
 ON_GENOTYPES = ("search.budget.", "search.rule", "search.max_skips", "search.skip_paths", "search.spend")
-"""Prefixes of the keys that choose a genotype; a retraining does not use them."""
+"""Prefixes of the keys that choose a genotype; a retraining rejects them."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """A resolved experiment, the name that its run is `called` by, the given (key, value) `pairs`, and the `launch` settings among them."""
+    """A resolved experiment, the name of its run (`called`), the given (key, value) `pairs`, and the `launch` settings among them."""
 
     config: Experiment
     called: str
@@ -50,12 +50,12 @@ def find_experiment(
     origin: Path | None = None,
     in_memory: bool = False,
 ) -> Given:
-    """Return the experiment to use: the given one, else that of the run to continue, else that of the run `origin`.
+    """Return the given experiment or, if none is given, the experiment of the run to resume or of the run `origin`.
 
     `experiment` is a name, a file, an `Experiment`, or a mapping that overrides the defaults. `settings` and `keys` override the
     experiment; a key without its section is looked up in the section of `verb` first. `origin` is the run folder that a
     network comes from, and `in_memory` means that a program gives the data. Raises InputError if no argument
-    determines the data, and for an experiment on data other than `origin`'s, unless data.name confirms them.
+    determines the data, or if `origin` has different data and data.name does not confirm the new data.
     """
     named, called, base = plain(experiment), "", None
     pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
@@ -85,7 +85,7 @@ def find_experiment(
 
 
 def with_own_budgets(config: Experiment, pairs: Pairs) -> Experiment:
-    """Return the experiment with only those budgets that `pairs` set, if they set any: the others are defaults of its file."""
+    """Return the experiment without the default budgets of its file if `pairs` set any budget."""
     given = {name.rpartition(".")[2] for name in keys_given_in("search", pairs, "find").values() if ".budget." in name}
     budget = config.search.budget
     if given:
@@ -94,17 +94,17 @@ def with_own_budgets(config: Experiment, pairs: Pairs) -> Experiment:
 
 
 def _called(data: DataConfig, experiment: str) -> str:
-    """Return the name of a run: that of the user's own data, else that of the experiment, else that of the data set."""
+    """Return the name of a run, taken from the user's own data, the experiment or the data set, in this order."""
     return data.called if data.name in (*PLACED, "memory") or not experiment else experiment
 
 
 def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) -> Experiment | None:
-    """Return the experiment of the run to continue, else that of the run `origin`, or None to use the defaults with the given data."""
+    """Return the experiment of the run to resume or of the run `origin`, or None for the defaults with the given data."""
     if launch.resume and (origin is None or os.path.isfile(Path(launch.run) / RunFile.CONFIG)):
         return experiment_of_run(Path(launch.run))
     if origin is not None and os.path.isfile(origin / RunFile.RANKING):
         raise InputError(
-            f"{shorten(str(origin))} is a ranking, whose recipe is too short for a retraining; specify an experiment to train with,"
+            f"{shorten(str(origin))} is a ranking, which trains too briefly for a retraining; add the experiment to train with,"
             " such as digits."
         )
     if origin is not None:
@@ -117,7 +117,7 @@ def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) ->
 
 
 def as_begun(config: Experiment, folder: Path) -> Experiment:
-    """Return the experiment of a run to continue, with the run's own values in place of `auto`.
+    """Return the experiment of a run to resume, with the run's own values in place of `auto`.
 
     Runs of older versions have explicit values for keys that now default to `auto`, and may allow `none` on derived edges.
     """
@@ -134,7 +134,7 @@ def as_begun(config: Experiment, folder: Path) -> Experiment:
 
 
 def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
-    """Raise InputError if an experiment does not use the data of the run in a folder; the message says how to confirm them."""
+    """Raise InputError if an experiment uses other data than the run in `folder`; the message says how to confirm them."""
 
     def key(data: DataConfig) -> tuple[str, str]:
         return data.name, os.path.realpath(data.path) if data.name in PLACED else ""
@@ -149,11 +149,11 @@ def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
 
 
 def check_genotype_keys(pairs: Pairs) -> None:
-    """Raise InputError for a key that chooses a genotype, such as a budget; a retraining trains the genotype it is given."""
+    """Raise InputError for a key that chooses a genotype, such as a budget; a retraining trains exactly the given genotype."""
     for key, name in keys_given_in("search", pairs, "retrain").items():
         if name.startswith(ON_GENOTYPES):
             raise InputError(
-                f"rapdarts retrain trains the genotype it is given, so it does not use {key}=; choose a genotype with"
+                f"rapdarts retrain trains a given genotype and does not use {key}=; derive another genotype with"
                 f" rapdarts derive RUN {name.removeprefix('search.')}={shorten(str(dict(pairs)[key]))} out=FILE, and retrain FILE."
             )
 
@@ -165,7 +165,7 @@ def launch_of(pairs: Pairs, run: AnyPath = "", resume: bool = False) -> Launch:
 
 
 def command_options(schema: type[Options], settings: Settings | None, keys: Settings) -> tuple[Options, frozenset[str]]:
-    """Return a command's options, and the full names of the keys given. Raises InputError."""
+    """Return the options of a command, and the full names of the given keys. Raises InputError."""
     pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
     return parse_settings(schema, pairs), frozenset(full_name(schema, key) for key, _ in pairs)
 

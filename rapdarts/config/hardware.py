@@ -9,7 +9,7 @@ from rapdarts.config.key_values import knob
 
 @dataclass(frozen=True)
 class HardwareConfig:
-    """Energies of arithmetic and memory reads, from the file `search.hardware`; the defaults: 45 nm at 0.9 V (Horowitz, ISSCC 2014)."""
+    """Energies of arithmetic and memory reads, from the file `search.hardware`. Defaults are for 45 nm at 0.9 V (Horowitz, ISSCC 2014)."""
 
     name: str = knob("horowitz_45nm", "name of the hardware")
     mac_8: float = knob(0.23, "int8 multiply and add", "pJ", above=0, high=1e12)

@@ -1,4 +1,4 @@
-"""Suggestions for unknown keys: the key that has this name in other programs, else the nearest key, else a list of keys.
+"""Suggestions for an unknown key: the key that other programs call by this name, or the nearest key, or a list of keys.
 
 A name from another program is never accepted as a key; it only leads to a suggestion.
 """
@@ -12,14 +12,14 @@ from typing import NamedTuple
 from rapdarts.errors import FEW, NEAR, any_of
 
 NEAR_SECTION = 0.8
-"""Smallest similarity (`difflib`) at which a name is taken for a misspelt section. Sections are few, so a looser match would mislead."""
+"""Minimum similarity (ratio in `difflib`) of a misspelt section. There are few sections, so a looser match would mislead."""
 
 
 class Synonym(NamedTuple):
-    """Names of one setting in other programs, and endings of our keys for that setting, both separated by blanks.
+    """Names of a setting in other programs, and endings of our keys for this setting, both separated by spaces.
 
-    A key with an ending that begins with a section, or is a full name, is also suggested for unknown keys of other
-    sections. If `endings` is empty, rapdarts has no such setting, and the note says what to do instead.
+    If an ending includes a section or is a full name, its keys are also suggested for unknown keys of other sections. If
+    `endings` is empty, rapdarts has no such setting, and the note says what to do instead.
     """
 
     endings: str
@@ -92,7 +92,7 @@ SYNONYMS = (
 
 
 def suggest_key(given: str, names: Sequence[str], section: str = "") -> str:
-    """Return the clause of a message that suggests keys for an unknown key, out of the full `names` of all keys.
+    """Return a clause for a message that suggests keys for an unknown key; `names` holds the full names of all keys.
 
     For a key with a section, keys of that section are suggested, unless `SYNONYMS` names another section; for a key without
     a section, keys of the command's own `section` come first.
@@ -114,7 +114,7 @@ def suggest_key(given: str, names: Sequence[str], section: str = "") -> str:
 
 
 def _section_meant(head: str, names: Sequence[str]) -> str:
-    """Return the section that `head`, the part of a key before its last dot, refers to, even if misspelt; empty if there is none."""
+    """Return the section named by `head`, the part of a key before its last dot, even if misspelt; empty if there is none."""
     homes = {name.rsplit(".", dots)[0] for name in names for dots in range(1, name.count(".") + 1)}
     sections = {alias: home for home in sorted(homes) for alias in (home, home.rpartition(".")[2])}
     near = difflib.get_close_matches(head, sections, n=1, cutoff=NEAR_SECTION)
@@ -122,7 +122,7 @@ def _section_meant(head: str, names: Sequence[str]) -> str:
 
 
 def _suggest_synonym(tail: str, names: Sequence[str], inside: Sequence[str], section: str) -> str:
-    """Return the clause for a name in `SYNONYMS`, else an empty string; `inside` holds the keys of the given section."""
+    """Return the clause for a name in `SYNONYMS`, or an empty string; `inside` holds the keys of the given section."""
     found = [synonym for synonym in SYNONYMS if tail in synonym.names.split()]
     fits = [
         (name, ending, synonym)
@@ -148,7 +148,7 @@ def _suggest_synonym(tail: str, names: Sequence[str], inside: Sequence[str], sec
 
 
 def _likeness(tail: str, name: str, section: str) -> float:
-    """Return a score for `tail` as a misspelling of the last part of a key; 0 if it is none. The command's own section is favoured."""
+    """Return the similarity of `tail` to the last part of a key, or 0 if it is too small; keys of the command's section get a bonus."""
     home, _, last = name.rpartition(".")
     alike = difflib.SequenceMatcher(None, tail, last).ratio()
     own = f"{home}.".startswith(f"{section}.")

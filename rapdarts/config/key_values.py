@@ -40,9 +40,9 @@ def knob(
 ) -> Any:
     """Return a dataclass field with its help, unit and range; `low`/`high` are included in the range, `above`/`below` are not.
 
-    `auto` is the value, outside the range, that the word auto stands for. `amount` names the resource that the knob is an
-    amount of: for bytes, both 12MB and 12e6 are accepted, and the value is kept in the resource's unit. If the default is None, the
-    knob may be left empty, and `none` is the value that the word none stands for; otherwise, the amount may be 0.
+    `auto` is the value, outside the range, that represents the word auto. `amount` names the resource that the knob takes
+    an amount of; for bytes, both 12MB and 12e6 are accepted, and the value is stored in the unit of the resource. If the default is
+    None, the knob may be empty, and `none` is the value that represents the word none; otherwise, the amount may be 0.
     """
     facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
     facts |= {"auto": auto, "amount": amount, "none": none}
@@ -53,7 +53,7 @@ def knob(
 
 @dataclass(frozen=True)
 class Key:
-    """A knob as users see it: its dotted name, type, default, and facts such as its unit and range."""
+    """A knob as users see it: its dotted name, type and default, and facts such as its unit and range."""
 
     name: str
     type: Any
@@ -62,7 +62,7 @@ class Key:
 
 
 def keys(schema: type) -> tuple[Key, ...]:
-    """Return every knob of a dataclass and of the dataclasses within it, in order."""
+    """Return every knob of a dataclass and its nested dataclasses, in order."""
     return _keys(schema, "")
 
 
@@ -82,10 +82,10 @@ def _keys(schema: type, prefix: str) -> tuple[Key, ...]:
 
 
 def full_name(schema: type, given: str, section: str = "", beside: type | None = None) -> str:
-    """Return the full name of the knob that `given` refers to, by its full name or by the end of it.
+    """Return the full name of a knob; `given` is its full name or the end of its full name.
 
-    A knob of `section` takes precedence. Raises InputError if no knob fits, or several fit equally; the message may also
-    suggest a key of `beside`, a schema whose keys are given on the same command line.
+    A knob of `section` takes precedence. Raises InputError if no knob fits, or if several fit equally; the message may also
+    suggest a key of `beside`, a second schema with keys on the same command line.
     """
     names = [key.name for key in keys(schema)]
     if given in names:
@@ -95,7 +95,7 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
     if len(own) == 1 or len(fits) == 1:
         return (own or fits)[0]
     if fits:
-        raise InputError(f"the key {given!r} is ambiguous: it could be {any_of(fits)}; write one of them.")
+        raise InputError(f"the key {given!r} is ambiguous: it could be {any_of(fits)}; write the full name.")
     inner = [name for name in names if name.startswith(given + ".")]
     if inner:
         raise InputError(f"{given} is a section, not a key; use one of its keys, such as {inner[0]}.")
@@ -103,14 +103,14 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
     clause = suggest_key(given, known, section)
     unknown = OF_RESOURCE.fullmatch(given) and given.rpartition(".")[2] not in RESOURCES
     if unknown and clause.startswith("the keys of"):
-        clause += "; a user-defined resource needs --space FILE, which defines it"
+        clause += "; a user-defined resource needs the file that defines it, as --space FILE"
     raise InputError(f"there is no key {shorten(repr(given))}; {clause}.")
 
 
 def checked(
     schema: type, settings: Sequence[tuple[str, Any]], section: str = "", where: str = "", beside: type | None = None
 ) -> list[tuple[str, Any]]:
-    """Return (key, value) pairs with the keys' full names and the values in the knobs' types; see `full_name`.
+    """Return (key, value) pairs with full names (see `full_name`) and with values of the knobs' types.
 
     Raises InputError for an unknown key, a value of the wrong type, or a value out of range; the message begins with `where`.
     """
@@ -138,7 +138,7 @@ def parse_settings(
 
 
 def _build(schema: type[Schema], values: Mapping[str, Any], prefix: str) -> Schema:
-    """Return an instance of a schema, with instances of the schemas within it; knobs missing in `values` get their defaults."""
+    """Return an instance of a schema and its nested schemas; knobs that are missing in `values` get their defaults."""
     given: dict[str, Any] = {}
     for name, kind in _types(typing.cast(Hashable, schema)).items():
         if dataclasses.is_dataclass(kind):
@@ -156,8 +156,8 @@ def _types(schema: Hashable) -> dict[str, Any]:
 
 
 def plain(settings: Any) -> Any:
-    """Return settings of OmegaConf as plain mappings and lists, with interpolations resolved; others as they are. Raises InputError."""
-    if "omegaconf" not in sys.modules:  # without this import, no settings can be OmegaConf's
+    """Convert OmegaConf settings to plain mappings and lists, with interpolations resolved; return others unchanged. Raises InputError."""
+    if "omegaconf" not in sys.modules:  # until OmegaConf is imported, no settings can be OmegaConf's
         return settings
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -179,7 +179,7 @@ def _typed(key: Key, value: Any) -> Any:
     if isinstance(value, str) and key.type is not str:
         is_list = typing.get_origin(key.type) is list
         value = parse_value(f"[{value}]" if is_list and "," in value and "[" not in value else value, key.name)
-        # The number stands for the word auto when it is stored, but users must write the word.
+        # This number represents the word auto in storage, but users must write the word.
         if type(value) in (int, float) and value == key.facts["auto"]:
             raise _out_of_range(key, value)
     if typing.get_origin(key.type) is not list:
@@ -206,7 +206,7 @@ def _float(value: float) -> float:
 
 
 def _typed_item(key: Key, kind: type, value: Any) -> Any:
-    """Return a value of this type. Converts only a float such as 1e3 to a whole number, and a whole number to a float."""
+    """Return a value of this type; convert only a whole float such as 1e3 to an int, and an int to a float."""
     if kind is int and type(value) is float and value.is_integer() and abs(value) <= 2**53:
         return int(value)
     if kind is float and type(value) is int:
@@ -215,7 +215,7 @@ def _typed_item(key: Key, kind: type, value: Any) -> Any:
         hint = "; put it in quotes" if kind is str else ""
         raise InputError(f"{key.name} takes {_type_name(key.type)}, not {_show(value)}{hint}.")
     if isinstance(value, str) and ("\0" in value or "${" in value or value == "???"):
-        raise InputError(f"{key.name} cannot be {_show(value)}: '${{', '???' and NUL are not allowed; change it.")
+        raise InputError(f"{key.name} cannot be {_show(value)}: '${{', '???' and NUL are not allowed; leave them out.")
     return value
 
 
@@ -284,7 +284,7 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def written(key: Key, value: Any) -> str:
-    """Return a knob's value as users would write it."""
+    """Return the value of a knob in the form that users write."""
     if key.facts["auto"] is not None and value == key.facts["auto"]:
         return "auto"
     if key.facts["amount"]:

@@ -1,7 +1,7 @@
-"""User-defined resources: which names are known, and settings with keys for their prices and budgets.
+"""User-defined resources: the names that are known, and settings with keys for their prices and budgets.
 
-A file given by --space may define them as RESOURCES. Their names are known while a command uses that file, and when the
-settings of a run that used it are read.
+A file given by --space may define them as RESOURCES. Their names are known while a command uses that file, and while
+the settings of a run that used it are read.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def knowing(names: Iterable[str]) -> Iterator[None]:
 
 
 def experiment_schema(*more: str) -> type[Experiment]:
-    """Return the settings of an experiment, with keys for the resources that are known and for `more`."""
+    """Return the schema of an experiment, with keys for the known resources and for `more`."""
     return _experiment(tuple(dict.fromkeys((*_known.get(), *more))))
 
 
 def derive_schema() -> type[DeriveConfig]:
-    """Return the options of a derivation, with budgets for the resources that are known."""
+    """Return the schema of a derivation's options, with budgets for the known resources."""
     return _derivation(_known.get())
 
 
 def names_in(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the user-defined resources that the settings of a run, by full key, have prices or budgets for."""
+    """Return the user-defined resources that have a price or a budget in `settings`, a mapping from full keys to values."""
     ours = {key.name for key in keys(Experiment)}
     found = (key.rpartition(".") for key in settings if key not in ours)
     return tuple(dict.fromkeys(name for section, _, name in found if section in SECTIONS and NAME.fullmatch(name)))

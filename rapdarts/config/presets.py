@@ -1,4 +1,4 @@
-"""Presets of strategies and recipes: the values from their papers or code, which other settings override."""
+"""Presets of strategies and recipes: values from the papers or their code, which other settings override."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ them with the authors' code. fast: docs/decisions.md.
 """
 
 PRESETS = {"search.strategy": STRATEGIES, "retrain.recipe": RECIPES}
-"""Keys whose values preset other keys.
+"""Keys that preset other keys.
 
 Setting such a key applies all presets of its value. They override earlier settings, and settings given together with the key
 override them. Keys preset by the previous value but not by the new one return to their defaults.

@@ -1,4 +1,4 @@
-"""Settings of the relaxations, and of the additions that keep a search from collapsing to skips."""
+"""Settings of the relaxations, and of the additions that prevent a search from collapsing to skips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RELAXATIONS = ("softmax", "gumbel", "dirichlet", "sigmoid")
 
 @dataclass(frozen=True)
 class RelaxationConfig:
-    """Settings of single relaxations, then additions that work with several of them and are off by default."""
+    """Settings of single relaxations, and of additions that work with several relaxations and are off by default."""
 
     temperature: list[float] = knob(
         [10.0, 0.1],
@@ -22,12 +22,12 @@ class RelaxationConfig:
     )
     hard: bool = knob(
         True,
-        "gumbel: only the drawn candidate of an edge is in the sum (GDAS, Dong and Yang 2019); false: all are, by the soft sample"
-        " (SNAS, Xie et al. 2019)",
+        "gumbel: use only the drawn candidate of each edge (GDAS, Dong and Yang 2019); false: use all candidates, weighted by the"
+        " soft sample (SNAS, Xie et al. 2019)",
     )
     zero_one: float = knob(
         10.0,
-        "sigmoid: weight of the loss that moves gates to 0 or 1 (FairDARTS, Chu et al. 2020); 0: no such loss",
+        "sigmoid: weight of the loss that moves gates to 0 or 1 (FairDARTS, Chu et al. 2020); 0: off",
         "nats",
         low=0,
         high=1e6,
@@ -49,11 +49,15 @@ class RelaxationConfig:
     )
     stop_ratio: float = knob(
         0.0,
-        "stop a stage if the largest eigenvalue of alpha's Hessian, `stop_window` epochs ago, falls below this fraction of the"
-        " current one, such as 0.75 (Zela et al. 2020); 0: off",
+        "stop a stage if the ratio of the largest eigenvalue of alpha's Hessian `stop_window` epochs ago to the current one falls"
+        " below this value, such as 0.75 (Zela et al. 2020); 0: off",
         low=0,
         below=1,
     )
     stop_window: int = knob(
-        5, "number of epochs over which the eigenvalue is averaged, and to go back at a stop", "epochs", low=1, high=1e6
+        5,
+        "number of epochs over which the eigenvalue is averaged, and by which a stop goes back",
+        "epochs",
+        low=1,
+        high=1e6,
     )

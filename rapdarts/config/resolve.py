@@ -17,19 +17,19 @@ from rapdarts.files.run_files import RunFile
 from rapdarts.files.yaml import read_yaml
 
 HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "search.checkpoint")
-"""Knobs that may change when a run resumes. Rounding depends on threads and device, so the run reports a change of either."""
+"""Knobs that may change when a run resumes. Rounding depends on threads and device, so a change of either is reported."""
 
 
 Pairs = list[tuple[str, Any]]
 
 OLDER = {"search.spend": 0.0, "search.derive_none": True, "search.skip_paths": "any"}
-"""Values of these keys for runs that are older than the keys."""
+"""Values of keys that are missing in the runs of older versions."""
 
 
 def resolve_experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
     """Return a shipped experiment, or the one in a YAML file, overridden by the (key, value) pairs of the command line.
 
-    A file means the same for every verb. On the command line, a key without its section is looked up in `section` first.
+    A file has the same meaning for every command. On the command line, a key without its section is looked up in `section` first.
     Raises InputError for an unknown name, an unreadable file, or a wrong key, type or range.
     """
     return _completed(_file_settings(experiment_file(name_or_path)) if name_or_path else [], given, section)
@@ -58,13 +58,13 @@ def resolve_launch(given: Sequence[tuple[str, Any]]) -> Launch:
 
 
 def keys_given_in(part: str, given: Sequence[tuple[str, Any]], section: str) -> dict[str, str]:
-    """Return the keys of the section `part` that the pairs of a command line set: the full names, by the keys as given."""
+    """Return the keys of the section `part` that a command line sets, as a mapping from given keys to full names."""
     names = {key: full_name(experiment_schema(), key, section, beside=Launch) for key, _ in _split(given)[1]}
     return {key: name for key, name in names.items() if name.startswith(f"{part}.")}
 
 
 def _split(given: Sequence[tuple[str, Any]]) -> tuple[Pairs, Pairs]:
-    """Split pairs into those of the launch and those of the experiment."""
+    """Split pairs into launch settings and experiment settings."""
     of_launch = {key.name for key in keys(Launch)}
     return [pair for pair in given if pair[0] in of_launch], [pair for pair in given if pair[0] not in of_launch]
 
@@ -95,7 +95,7 @@ def _presets(named: Pairs, before: Pairs) -> Pairs:
 
 
 def check_experiment(config: Experiment) -> None:
-    """Check the conditions that involve several knobs. Raises InputError."""
+    """Raise InputError if a combination of knobs is invalid."""
     search = config.search
     stages = len(search.layers)
     if not stages:
@@ -111,7 +111,8 @@ def check_experiment(config: Experiment) -> None:
         )
     if search.warmup_epochs >= search.epochs:
         raise InputError(
-            f"search.warmup_epochs={search.warmup_epochs} leaves no epoch of search.epochs={search.epochs} to train alpha; make it smaller."
+            f"search.warmup_epochs={search.warmup_epochs} leaves no epoch of search.epochs={search.epochs} to train alpha;"
+            " reduce search.warmup_epochs."
         )
     if search.channels % search.partial_channels:
         raise InputError(
@@ -121,13 +122,13 @@ def check_experiment(config: Experiment) -> None:
     for section_name, section in (("search", search), ("retrain", config.retrain)):
         if section.lr_min > section.lr:
             raise InputError(
-                f"{section_name}.lr_min={section.lr_min} is above {section_name}.lr={section.lr}; make it smaller."
+                f"{section_name}.lr_min={section.lr_min} is above {section_name}.lr={section.lr}; reduce {section_name}.lr_min."
             )
     retrain = config.retrain
     if retrain.warmup_epochs >= retrain.epochs and retrain.warmup_epochs:
         raise InputError(
             f"retrain.warmup_epochs={retrain.warmup_epochs} (set by you or by the recipe) leaves no epoch of"
-            f" retrain.epochs={retrain.epochs} at the full learning rate; make it smaller, such as retrain.warmup_epochs=0."
+            f" retrain.epochs={retrain.epochs} at the full learning rate; set a smaller value, such as retrain.warmup_epochs=0."
         )
     if retrain.nesterov and not retrain.momentum:
         raise InputError(
@@ -149,7 +150,7 @@ def check_experiment(config: Experiment) -> None:
 
 
 def check_data_settings(data: DataConfig) -> None:
-    """Check the conditions on lists in the section `data`. Raises InputError."""
+    """Raise InputError if a list in the section `data` is invalid."""
     if data.range and not (len(data.range) == 2 and data.range[0] < data.range[1]):
         given = ",".join(f"{value:g}" for value in data.range)
         raise InputError(f"data.range={given} must be two values, the smaller one first, such as data.range=0,1.")
@@ -169,18 +170,18 @@ def _check_latency(config: Experiment) -> None:
     if wants_latency(search) and not search.latency:
         if config.skeleton.channels == 0:
             raise InputError(
-                "skeleton.channels=auto cannot be used with a price or a budget on latency, which is measured at one width; set it to a"
-                " number."
+                "skeleton.channels=auto cannot be used with a price or a budget on latency, which is measured at one width; set"
+                " skeleton.channels to a number."
             )
         if search.latency_of:
             raise InputError(
-                f"search.latency_of={search.latency_of} names a device, but search.latency names no table that was measured there;"
-                " add search.latency=FILE."
+                f"search.latency_of={search.latency_of} needs a latency table that was measured on that device; add"
+                " search.latency=FILE."
             )
 
 
 def wants_latency(search: SearchConfig) -> bool:
-    """Return whether a search, or a random baseline, which has no prices, needs a latency table."""
+    """Return whether a search needs a latency table; prices do not count for a random baseline."""
     priced = search.cost.latency > 0 and search.strategy != "random"
     return priced or search.budget.latency is not None
 
@@ -189,7 +190,7 @@ def experiment_of_run(folder: Path) -> Experiment:
     """Return the configuration saved in a run folder. Raises InputError if there is none."""
     file = folder / RunFile.CONFIG
     if not os.path.isfile(file):
-        raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
+        raise InputError(f"{shorten(str(folder))} is not a run folder (no config.yaml); check its path.")
     pairs = OLDER | dict(read_yaml(file))
     return parse_settings(experiment_schema(*names_in(pairs)), [*pairs.items()], where=str(file))
 
@@ -218,7 +219,7 @@ def _digested(key: Key, value: Any) -> Any:
 
 
 def experiment_folder() -> Path:
-    """Return the folder of the shipped experiments: next to the package in a checkout, inside it once installed."""
+    """Return the folder of the shipped experiments: next to the package in a checkout, inside it after installation."""
     packaged = Path(__file__).parents[1] / "experiments"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "experiments"
 
@@ -233,8 +234,8 @@ def experiment_file(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if os.path.isfile(path / RunFile.CONFIG):
         raise InputError(
-            f"{shorten(name_or_path)} is a run folder, not an experiment; continue it with run={shorten(name_or_path)}"
-            f" resume=true, or use its settings by naming {path / RunFile.CONFIG}."
+            f"{shorten(name_or_path)} is a run folder, not an experiment; resume it with run={shorten(name_or_path)}"
+            f" resume=true, or pass {path / RunFile.CONFIG} to use its settings."
         )
     if path.suffix in {".yaml", ".yml"}:
         if not os.path.isfile(path):
@@ -244,6 +245,6 @@ def experiment_file(name_or_path: str) -> Path:
     if name_or_path not in known:
         hint = suggestion(name_or_path, known)
         raise InputError(
-            f"there is no experiment {shorten(repr(name_or_path))}; {hint}; the name of your own file must end in .yaml."
+            f"there is no experiment {shorten(repr(name_or_path))}; {hint}. The name of your own file must end in .yaml."
         )
     return experiment_folder() / f"{name_or_path}.yaml"

@@ -1,4 +1,4 @@
-"""Table of all resources, and their amounts as users write and read them: 3.0M, 12MB, 8ms, 2mJ."""
+"""Table of all resources, and conversion of their amounts from and to text: 3.0M, 12MB, 8ms, 2mJ."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Resource:
     """A resource of networks: its unit, how it is counted, and the help texts of its price and its budget.
 
     Amounts are integers if `whole`, and sums over the parts of a network if `additive`. `count` names the function
-    within rapdarts.cost, `(network, image) -> number`, which is also given `precision` and `hardware` if it takes them; `count`
-    is empty if the resource is measured. `convention` describes what is counted, with {precision} in bits and {hardware}
-    by name. `budget` is empty if the resource cannot have a budget.
+    within rapdarts.cost, `(network, image) -> number`, which may also take `precision` and `hardware`; `count` is empty if the
+    resource is measured. `convention` describes what is counted; it may contain {precision} (in
+    bits) and {hardware} (a name). `budget` is empty if the resource cannot have a budget.
     """
 
     name: str
@@ -100,8 +100,8 @@ RESOURCES = {
             additive=True,
             count="",
             convention="time of a forward pass, predicted from a latency table written by rapdarts measure",
-            price="price of the time of a forward pass, from search.latency, else measured first",
-            budget="longest time of a forward pass, such as 8ms; from search.latency, else measured first",
+            price="price of the time of a forward pass; from search.latency or, if it is empty, measured first",
+            budget="longest time of a forward pass, such as 8ms; from search.latency or, if it is empty, measured first",
         ),
         Resource(
             "peak_memory",
@@ -141,19 +141,21 @@ DURATION = rf"(?:{PART_OF_DURATION} ?)+"
 def amount(text: str, resource: str, key: str) -> float:
     """Return an amount of a resource in its unit, from a string such as 500M, 12MB, 8ms or 2mJ.
 
-    Raises InputError, naming `key`, for an unknown unit, and for anything but a positive number.
+    Raises InputError, naming `key`, for an unknown unit or anything else that is not a positive amount.
     """
     unit = unit_of(resource)
     prefixes = PARTS if unit in ("J", "s") else BYTES if unit == "B" else PREFIXES
     match = re.fullmatch(r"\s*([-+]?[0-9]+(?:_[0-9]+)*\.?[0-9]*(?:[eE][-+]?[0-9]{1,3})?)\s*([A-Za-zµ]*)\s*", text)
     if match is None:
-        raise InputError(f"{key}={shorten(text)} is not an amount of {resource}; write it like {example(resource)}.")
+        raise InputError(
+            f"{key}={shorten(text)} is not an amount of {resource}; write an amount such as {example(resource)}."
+        )
     number, suffix = float(match.group(1)), match.group(2)
     prefix = suffix.removesuffix(unit) if unit else suffix
     half = unit in ("J", "s") and suffix and not suffix.endswith(unit)  # 8m could be minutes
     if prefix not in prefixes or half:
         raise InputError(
-            f"{key}={shorten(text)}: {suffix} is not a unit of {resource}; write it like {example(resource)}."
+            f"{key}={shorten(text)}: {suffix} is not a unit of {resource}; write an amount such as {example(resource)}."
         )
     value = number * prefixes[prefix]
     if not (value > 0 and math.isfinite(value)):
@@ -174,7 +176,7 @@ def within(limits: Mapping[str, float]) -> str:
 
 
 def compact(value: float, resource: str) -> str:
-    """Return the shortest text that `amount` reads back to exactly this value: 3M, 12MB, 8ms."""
+    """Return the shortest text that `amount` converts back to exactly this value: 3M, 12MB, 8ms."""
     unit = unit_of(resource)
     prefixes = PARTS if unit in ("J", "s") else {name: PREFIXES[name] for name in ("", "k", "M", "G")}
     texts = [f"{value / factor:.12g}{prefix}{unit}" for prefix, factor in prefixes.items()]
@@ -202,7 +204,7 @@ def in_words(name: str, cost: float) -> str:
 
 
 def used_line(name: str, share: float, budget: float) -> str:
-    """Return a clause that says how much of a budget is used."""
+    """Return the used share of a budget, as a clause."""
     return f"{100 * share:.1f} % of the {name} budget ({show(budget, name)}) is used"
 
 

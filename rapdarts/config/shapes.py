@@ -7,13 +7,13 @@ import re
 from rapdarts.errors import InputError, shorten
 
 Inputs = tuple[int, ...] | tuple[tuple[int, ...], ...]
-"""The shape of a network's input without the batch, such as (channels, height, width); or the shapes of its several inputs."""
+"""Shape of a network's input without the batch, such as (channels, height, width), or the shapes of several inputs."""
 
 MOST_SIDES = 8
 
 
 def input_shapes(text: str) -> Inputs:
-    """Return the shape, or the shapes, in a string such as 3x32x32 or 3x32x32,5. Raises InputError."""
+    """Return the shape or shapes in a string such as 3x32x32 or 3x32x32,5. Raises InputError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[0-9]{1,5}(x[0-9]{1,5})*", part) for part in parts):
         raise _wrong(text)

@@ -1,1 +1,1 @@
-"""Costs of networks: counted for a network, expected for a mixture of networks, and priced in a loss."""
+"""Costs of networks: counted for a network, expected for a mixture of networks, and penalised in a loss."""

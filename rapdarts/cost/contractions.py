@@ -1,14 +1,13 @@
 """Contractions that are written as two operations: an element-wise product, and an operation that adds up its elements.
 
-`(x * w).sum(1)` multiplies and accumulates like a matrix product, and so does every operation that adds up its elements: a mean, a
-cumulative sum, an average pooling, a variance. A maximum, a median or `prod` accumulates no products.
+`(x * w).sum(1)` multiplies and accumulates like a matrix product. The same is true of a product followed by a mean, a cumulative sum,
+an average pooling or a variance, but not by a maximum, a median or `prod`.
 
-The products are added up only along a side on which both factors vary. A factor that is constant there, such as the scale of a
-channel before the mean over its pixels (squeeze-and-excitation), can be taken out of the sum, so it scales elements as a gate does.
-A product that another activation is added to first, as on a residual path, is a gate, too. The sum of two different parts of a product
-adds up its elements. Functions of one tensor are not products:
-neither the activation `x * sigmoid(x)` nor the squares `x * x` that a norm adds up. In doubt, for example if a side is reshaped away, the
-contraction is reported.
+A sum accumulates products only along a dimension in which both factors vary. A factor that is constant along this dimension can be
+moved out of the sum, so it acts as a gate. An example is the scale of a channel before the mean over its pixels
+(squeeze-and-excitation). A product is also a gate if another activation is added to it first, as on a residual path. The sum of two
+different parts of a product is a contraction. Functions of one tensor are not products, neither the activation `x * sigmoid(x)` nor
+the squares `x * x` that a norm adds up. In doubt, for example if a dimension is reshaped away, the contraction is reported.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from torch import Tensor
 from rapdarts.cost.fast_shapes import aten, fills_storage
 
 ADDS_PRODUCT = {aten.addcmul, aten.addcmul_, aten.addcdiv, aten.addcdiv_}
-"""Operations that add the element-wise product of their other tensors to the first."""
+"""Operations that add the element-wise product of their other tensors to their first tensor."""
 MULTIPLIES = {aten.mul, aten.mul_, aten.div, aten.div_} | ADDS_PRODUCT
 """Element-wise products; a quotient is a product with the inverse."""
 
@@ -37,31 +36,31 @@ ADDS: Mapping[Any, int] = {
     aten._adaptive_avg_pool2d: 2,
     aten._adaptive_avg_pool3d: 3,
 }
-"""Operations that add up elements, or functions of them, each with the number of last dimensions that it adds along.
+"""Operations that add up elements, or functions of them, with the number of trailing dimensions that each adds along.
 
-0: those of its argument `dim`, or all dimensions if it has none.
+A number of 0 means the dimensions in the argument `dim`, or for all dimensions if there is no such argument.
 """
 
 SELECTS = {aten.masked_fill, aten.masked_fill_, aten.where, aten.tril, aten.triu, aten.flip, aten.roll}
-"""Operations that keep, move or leave out elements, besides those that the recorder knows as moves."""
+"""Operations that keep, move or leave out elements, in addition to `MOVES` of the recorder."""
 SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
-"""Operations whose result is a sum of products where all of their terms are products or constants."""
+"""Operations that return a sum of products if all of their terms are products or constants."""
 
 Side = tuple[int, int]
-"""The distance in memory between the elements along a dimension, and the length of the whole dimension in memory."""
+"""Distance in memory between neighbouring elements of a dimension, and length of the whole dimension in memory."""
 Product = tuple[str, frozenset[Side]]
-"""The operation that multiplies, and the sides along which both of its factors vary; there are none if it is no product."""
+"""Name of the operation that multiplies, and the sides along which both factors vary. Both are empty for other tensors."""
 NO_PRODUCT: Product = ("", frozenset())
 
 
 class Contractions:
-    """Finds contractions among the operations of a trace, which are passed one by one."""
+    """Detector of contractions among the operations of a trace, which are passed one by one."""
 
     def __init__(self) -> None:
         self._products: dict[int, Product] = {}  # by storage
 
     def name(self, func: Any, args: Sequence[Any], given: Sequence[Tensor]) -> str:
-        """Return the name of the contraction that an operation on tensors of any shapes completes, such as `mul + sum`, or nothing."""
+        """Return the name of the contraction that an operation on tensors of any shapes completes, such as `mul + sum`, or ""."""
         packet = func._overloadpacket
         for tensor in given if packet in ADDS else ():
             product, sides = self._of(tensor)
@@ -71,9 +70,9 @@ class Contractions:
         return ""
 
     def name_of_parts(self, packet: Any, given: Sequence[Tensor], distance: int) -> str:
-        """Return the name of the contraction that a sum of tensors of any shapes completes, or nothing.
+        """Return the name of the contraction that a sum of tensors of any shapes completes, or "".
 
-        It completes one if its terms are parts of one product, `distance` elements apart in memory; 0: they are not.
+        The terms must be parts of one product, `distance` elements apart in memory (0: they are not parts of one product).
         """
         for product, sides in map(self._of, given if packet in SUMS and distance else ()):
             if any(_crosses((distance, 2 * distance), side) for side in sides):
@@ -89,10 +88,10 @@ class Contractions:
         out: Tensor,
         keeps: bool,
     ) -> None:
-        """Note the sides of the output of an operation, of any shape, along which it is a product.
+        """Record the sides along which the output of an operation is a product.
 
-        The operation is given tensors of any shapes; `factors` are those that it may multiply, and `terms` the activations that it
-        adds. `keeps`: it moves elements or takes a function of each, so products remain products.
+        `given` are the operation's inputs, `factors` the inputs that it may multiply, and `terms` the activations that it adds, all of
+        any shapes. `keeps` is True if it only moves elements or applies a function to each one, so that products remain products.
         """
         packet, name, sides = func._overloadpacket, "", set[Side]()
         adds_products = all(self._of(term)[1] for term in terms)
@@ -104,16 +103,16 @@ class Contractions:
             if (kept or both) and _varies(out, dim):
                 name = packet.__name__.strip("_") if both else name or kept
                 sides.add(_side(out, dim))
-        before, others = NO_PRODUCT if fills_storage(out) else self._of(out)  # what a write into a part of it leaves
+        before, others = NO_PRODUCT if fills_storage(out) else self._of(out)  # a write into a part keeps these
         self._products[_storage(out)] = (name or before, others | sides)
 
     def _of(self, tensor: Tensor) -> Product:
         return self._products.get(_storage(tensor), NO_PRODUCT)
 
     def _kept(self, factor: Tensor, dim: int, out: Tensor) -> str:
-        """Return the operation that a factor is a product by along a dimension of the output; empty if it is none.
+        """Return the operation that made a factor a product along a dimension of the output, or "".
 
-        Where the output has more or fewer dimensions, it may be any of the factor's.
+        If the output has more or fewer dimensions than the factor, every dimension of the factor is considered.
         """
         product, sides = self._of(factor)
         dims = [dim] if factor.dim() == out.dim() else range(factor.dim())
@@ -121,12 +120,12 @@ class Contractions:
 
 
 def factors_of(packet: Any, given: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the tensors, of any shapes, that an operation may multiply element by element, out of those that it is given in order."""
+    """Return the inputs that an operation may multiply element-wise; `given` are all of its inputs in order, tensors of any shapes."""
     return given[1:] if packet in ADDS_PRODUCT else given if packet in MULTIPLIES else ()
 
 
 def terms_of(packet: Any, given: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the tensors, of any shapes, that an operation adds, out of those that it is given in order."""
+    """Return the inputs that an operation adds; `given` are all of its inputs in order, tensors of any shapes."""
     return given if packet in SUMS else given[:1] if packet in ADDS_PRODUCT else ()
 
 
@@ -152,7 +151,7 @@ def _side(tensor: Tensor, dim: int) -> Side:
 
 
 def _crosses(walk: Side, side: Side) -> bool:
-    """Return whether a walk through memory, in equal steps, changes the place along a side of the tensor stored there."""
+    """Return whether a walk through memory in equal steps changes the position along a side of the stored tensor."""
     (step, length), (distance, whole) = walk, side
     return step % whole > 0 and length - step >= distance
 

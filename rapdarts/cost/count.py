@@ -33,18 +33,19 @@ HOROWITZ_45NM = HardwareConfig()
 
 
 def macs(network: nn.Module, image: Inputs) -> int:
-    """Return the multiply-accumulates for one image: half the FLOPs that PyTorch counts, and those that it has no formula for.
+    """Return the multiply-accumulates for one image: half of PyTorch's FLOPs, plus operations that only rapdarts has formulas for.
 
     Convolutions, linear layers and products of activations are counted, without their biases. Element-wise products, such as
-    gates, and products of weights alone are not. A complex product counts as four.
+    gates, and products of weights alone are not counted. A complex product counts as four real ones.
     """
     return sum(op.macs for op in trace(network, image).ops)
 
 
 def not_counted(network: nn.Module, image: Inputs) -> dict[str, list[str]]:
-    """Return the operations that multiply tensors but that `macs` has no formula for: their names, each with its layers in order.
+    """Return the names of operations that multiply tensors but have no MAC formula, each with its layers in order.
 
-    An operation that adds up element-wise products is reported with the product, such as `mul + sum`, at the layer that adds.
+    An element-wise product and the operation that adds up its elements are reported together, such as `mul + sum`, at the
+    layer of the latter.
     """
     found: dict[str, list[str]] = {}
     for op in trace(network, image).ops:
@@ -54,7 +55,7 @@ def not_counted(network: nn.Module, image: Inputs) -> dict[str, list[str]]:
 
 
 def params(network: nn.Module, image: Inputs) -> int:
-    """Return the number of parameters, including those of batch norms but no buffers; a complex one counts as two."""
+    """Return the number of parameters, including those of batch norms but not buffers. A complex parameter counts as two."""
     return sum(parameter.numel() * parts_of(parameter) for parameter in network.parameters())
 
 
@@ -87,14 +88,14 @@ def traffic(network: nn.Module, image: Inputs, precision: int = 32) -> int:
 
 
 def energy(network: nn.Module, image: Inputs, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> float:
-    """Return the joules for one image: MACs x (multiply + add), plus one DRAM read of every weight."""
+    """Return the energy for one image in joules: MACs x (multiply + add), plus one DRAM read of every weight."""
     return sum(joules(macs(network, image), params(network, image), precision, hardware))
 
 
 def joules(
     macs: int, params: int, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM
 ) -> tuple[float, float]:
-    """Return the joules of the arithmetic and of reading the weights, for counts of MACs and parameters at `precision` bits."""
+    """Return the energies in joules of the arithmetic and of reading the weights, for numbers of MACs and params at `precision` bits."""
     mac, dram = getattr(hardware, f"mac_{precision}"), hardware.dram_32 * precision / 32
     return macs * mac * 1e-12, params * dram * 1e-12
 
@@ -102,7 +103,7 @@ def joules(
 def resources(precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> dict[str, Counter]:
     """Return the counter of every resource that can be counted, by name.
 
-    `precision` is that of weights and activations, in bits (32, 16 or 8).
+    `precision` is the number of bits per weight and activation (32, 16 or 8).
     """
     deployment = {"precision": precision, "hardware": hardware}
     found: dict[str, Counter] = {}
@@ -120,7 +121,7 @@ COUNTERS = resources()
 """The counters at 32 bits."""
 
 COUNTED = frozenset(resource.name for resource in RESOURCES.values() if resource.whole)
-"""Resources whose amounts are whole numbers. All other amounts are measured, or computed as fractions."""
+"""Resources with whole-number amounts. Amounts of all other resources are measured or computed, and may have fractions."""
 
 
 def additive(counters: Mapping[str, Counter]) -> dict[str, Counter]:
@@ -142,7 +143,7 @@ def count_derived(
 ) -> dict[str, float]:
     """Return the cost, by resource, of the network derived from a genotype at a skeleton, without the auxiliary head.
 
-    By default the counters are those of the genotype's own costs; pass `resources` to use others.
+    `resources` defaults to the counters at the precision and on the hardware that the genotype's provenance records.
     """
     with torch.device("meta"):
         network = DerivedNetwork(genotype, space, skeleton)

@@ -48,7 +48,7 @@ class PriceTable:
         """
         chosen = one_hot(self.space, genotype)
         for kind, width in genotype.widths.items():
-            # The fixed parts are counted for cells that concatenate all their nodes, as every search derives them.
+            # The fixed parts are counted for cells that concatenate all their nodes, as derived cells do.
             if width != len(self.space.outputs):
                 raise InputError(
                     f"cell {kind} concatenates {width} of {self.space.nodes} nodes; "
@@ -88,9 +88,9 @@ def choice_costs(
 
 
 class ExpectedCost:
-    """E[cost] as a function of the mixing, on one device: one matrix product in each step of the search.
+    """Expected cost as a function of the mixing, on one device, computed by one matrix product per search step.
 
-    With `peak`, peak memory is appended to the resources of the table. It does not add up over the parts of a network.
+    If `peak` is True, peak memory is appended to the resources of the table, although it is not additive.
     """
 
     def __init__(self, table: PriceTable, device: torch.device, peak: bool = False) -> None:
@@ -103,7 +103,7 @@ class ExpectedCost:
         self.resources = (*table.resources, "peak_memory") if peak else table.resources
 
     def __call__(self, mixing: Mixing) -> Tensor:
-        """Return (resources,) float64, differentiable in the weights (kinds, edges, primitives)."""
+        """Return the expected cost (resources,) float64, differentiable in the weights (kinds, edges, primitives)."""
         chosen = self.chosen(mixing)
         costs = self.fixed + self.prices @ chosen.flatten()
         return costs if self.peak is None else torch.cat([costs, self.peak(chosen)[None]])
@@ -136,7 +136,7 @@ def draw_probabilities(space: SearchSpace, strength: Tensor, others: Tensor) -> 
 
 
 def _two_draws(q: Tensor, others: Tensor) -> Tensor:
-    """Return s_e / q_e = 1/Q + sum over f != e of q_f/Q / (Q - q_f), for all nodes at once: e is drawn first or second."""
+    """Return s_e / q_e = 1/Q + sum over f != e of q_f/Q / (Q - q_f) for all nodes; s_e is the probability that e is one of two draws."""
     rest = q @ others
     first = _inverse(q + rest)
     return first + (q * first * _inverse(rest)) @ others
@@ -151,7 +151,7 @@ def _draws(q: Tensor, keep: int, known: dict[tuple[int, ...], Tensor], left: tup
     left = tuple(range(q.shape[-1])) if left is None else left
     if left not in known:
         inside = torch.zeros(q.shape[-1], dtype=q.dtype, device=q.device)
-        # One at a time, with fill_: a list of indices or a Python number would be copied to the device.
+        # Filled one at a time, because a list of indices or a Python number would be copied to the device.
         for edge in left:
             inside[edge].fill_(1)
         total = _inverse((q * inside).sum(-1, keepdim=True))
@@ -186,7 +186,7 @@ class Place:
 
     @property
     def build(self) -> tuple[str, int, int, tuple[int, int]]:
-        """Return (primitive, channels, stride, (h, w)), which many places share."""
+        """Return (primitive, channels, stride, (h, w)), which several places may share."""
         return self.name, self.channels, self.stride, self.size
 
 
@@ -204,9 +204,9 @@ def places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
 
 
 def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter] = ADDITIVE) -> PriceTable:
-    """Count every primitive at every place of a skeleton, and the fixed parts as the difference from a whole network.
+    """Return the price of every primitive at every place of a skeleton; the fixed parts cost the difference from a whole network.
 
-    The resources must add up over the parts of a network. Peak memory does not; it has its own model (`ExpectedPeak`).
+    The resources must add up over the parts of a network. Peak memory does not, so `ExpectedPeak` models it separately.
     """
     prices = np.zeros((len(resources), len(space.kinds), len(space.edges), len(space.primitives)))
     counted: dict[tuple[str, int, int, tuple[int, int]], list[float]] = {}
@@ -225,7 +225,7 @@ def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, 
     whole = np.array(list(count_derived(example, space, skeleton, resources).values()), dtype=np.float64)
     fixed = whole - (prices * one_hot(space, example)).sum((1, 2, 3))
     notes = [
-        f"the MACs of {name} lack {', '.join(operations)}; there is no formula for them"
+        f"the MACs of {name} do not include operations without a formula: {', '.join(operations)}"
         for name, operations in missing.items()
         if operations
     ]

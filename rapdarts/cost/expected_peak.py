@@ -1,9 +1,9 @@
 """Expected peak memory of a mixture of networks: differentiable, and exact if the mixture is a single network.
 
-The peak is the memory held at the worst instant: during an operation of the stem, a cell or the classifier. The memory
-held at an instant is a polynomial in the probabilities that each (edge, primitive) is in the cell. A state is held with
-the probability that a later edge reads it. The result of an edge is held until its node is summed, with the probability
-that the edge is in the cell.
+The peak is the most memory in use during any operation of the stem, the cells or the classifier. In a cell, this memory
+is a polynomial in the probabilities of each primitive on each edge. A state stays in memory with the probability that a
+later edge reads it. The result of an edge stays in memory until its node is summed, with the probability that the edge
+is in the cell.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
 
 
 class ExpectedPeak:
-    """E[peak] as a function of the probabilities of primitives in the cells, on one device.
+    """Expected peak memory as a function of the probability of each primitive on each edge, on one device.
 
     The edges into a node run in the order of the space, as in the genotypes that a search derives. Raises InputError
-    for a space whose cells may concatenate the same activation twice.
+    if cells of the space may concatenate the same activation twice.
     """
 
     def __init__(self, space: SearchSpace, skeleton: Skeleton, device: torch.device) -> None:
         if any(space.edges_kept(state - space.inputs) == 1 for state in space.outputs):
             raise InputError(
                 f"the space {space.name} concatenates nodes with a single edge; "
-                "expected peak memory needs nodes with two or more edges."
+                "expected peak memory needs at least two edges into each node."
             )
         contexts = _contexts(space, skeleton)
         self.fixed = torch.tensor(_fixed(space, skeleton, contexts), dtype=torch.float64, device=device)
@@ -48,8 +48,8 @@ class ExpectedPeak:
     def __call__(self, chosen: Tensor) -> Tensor:
         """Return the expected peak in bytes, a scalar float64.
 
-        `chosen` (kinds, edges, primitives) float64 is the probability that each primitive is in the cell. An edge has at
-        most one primitive, and edges are assumed to be independent.
+        `chosen` (kinds, edges, primitives) float64 is the probability of each primitive on each edge. An edge has at most
+        one primitive, and edges are assumed to be independent.
         """
         unconditional, by_edge = [self.fixed], []
         for cells, of_kind in zip(self.cells, chosen, strict=True):
@@ -61,18 +61,22 @@ class ExpectedPeak:
                 unconditional.append(peak)
         floor = torch.stack(unconditional).amax()
         ordered, order = torch.stack(by_edge).clamp(min=floor).flatten().sort(descending=True)
-        # For each peak, from the highest: the probability that all edges stay below it.
+        # The probability that all edges stay below each peak, from the highest peak to the lowest.
         below = _product(1 - (chosen.flatten()[order, None] * self.edge_of[order]).cumsum(0))
         steps = ordered - torch.cat([ordered[1:], floor[None]])
         return BYTES_PER_ACTIVATION * (floor + (steps * (1 - below)).sum())
 
 
 class _Cells:
-    """The cells of one kind: P contexts, E edges, O primitives, N nodes, S states (the inputs, then the nodes), T instants.
+    """Cells of one kind, with P contexts, E edges, O primitives, N nodes, S states (inputs, then nodes) and T instants.
 
-    The instants are, in this order: each edge while its primitive still reads its input; each edge after that; the first
-    sum of each node (later sums work in place, as this one does unless both of its terms are states that are needed
-    again); and the preprocessing of the newer input, which runs before all others.
+    The instants are, in this order:
+    - each edge while its primitive reads the input of the edge,
+    - each edge after its primitive has read the input,
+    - the first sum of each node,
+    - the preprocessing of the newer input, which runs before everything else.
+
+    Later sums work in place. The first sum does so unless both of its terms are states that are needed again.
     """
 
     def __init__(self, space: SearchSpace, contexts: list[CellContext], device: torch.device) -> None:
@@ -81,10 +85,10 @@ class _Cells:
 
         edges, states = list(enumerate(space.edges)), range(space.inputs + space.nodes)
         sums = [node for node in range(space.nodes) if space.edges_kept(node) > 1]
-        # For each instant: the current node, the current edge (-1: none), whether it reads its input, the next edge.
+        # An instant is (current node, current edge or -1, whether this edge reads its input, next edge).
         instants = [(node, edge, reads, edge + 1) for reads in (True, False) for edge, (node, _) in edges]
         instants += [(node, -1, False, space.edges_into(node).stop) for node in sums]
-        instants += [(1 - space.inputs, -1, False, 0)]  # when only one state exists
+        instants += [(1 - space.inputs, -1, False, 0)]  # the preprocessing, when only one state exists
         self.later = tensor([[edge >= first for edge, _ in edges] for *_, first in instants])
         self.reads = tensor([[reads and edge == now for edge, _ in edges] for _, now, reads, _ in instants])
         self.waits = tensor(
@@ -107,7 +111,10 @@ class _Cells:
         self.preprocessed = tensor([[_newer_peak(space, at) for at in contexts]])
 
     def __call__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the most elements held, given `chosen` (E, O): on each edge with each primitive, (E, O), and at all other instants."""
+        """Return the peak number of elements held on each edge with each primitive, (E, O), and at all other instants.
+
+        `chosen` (E, O) is the probability of each primitive on each edge.
+        """
         present, in_place = chosen.sum(-1), (chosen * self.in_place).sum(-1)
         later = self.later * present
         # (T, E): the probability that an edge needs its state.
@@ -124,14 +131,14 @@ class _Cells:
         return by_edge, (others + torch.cat([sums, self.preprocessed])).amax()
 
     def _held(self, needed: Tensor) -> Tensor:
-        """Return the probability that each state is held (T, S), given that of each edge to need its state (T, E)."""
+        """Return the probability that each state is held, (T, S); `needed` (T, E) is the probability that an edge needs its state."""
         held = 1 - _product(1 - needed[:, None] * self.leaves)
         return torch.where(self.concatenated, 1.0, held)
 
     def _new_results(self, chosen: Tensor, later: Tensor) -> Tensor:
         """Return the probability that each first sum needs memory for its result (sums, P).
 
-        It does if both terms are states, or parts of states, that it must not overwrite. `later` (sums, E) is the
+        A sum needs it if both terms are states, or parts of states, that it must not overwrite. `later` (sums, E) is the
         probability that an edge reads its state after the sum.
         """
         present, in_place = chosen.sum(-1), (chosen * self.in_place).sum(-1)
@@ -145,7 +152,7 @@ class _Cells:
         stuck = stays * in_place + (1 - stays) * partial
         # The first two terms of a node are those with fewer than two edges before them.
         terms = stuck * (1 - (self.before @ present - 1).clamp(0, 1)) * self.adds[:, None]
-        return (terms.sum(-1) ** 2 - (terms**2).sum(-1)) / 2  # the pairs of two such terms
+        return (terms.sum(-1) ** 2 - (terms**2).sum(-1)) / 2  # sum over pairs of such terms
 
 
 def _product(x: Tensor) -> Tensor:
@@ -157,8 +164,8 @@ def _product(x: Tensor) -> Tensor:
 class CellContext:
     """A cell's plan and inputs, independent of its layer.
 
-    `older` is the shape of the older input. `same` is True if the older input is the newer one, passed twice; `kept` is
-    True if the next cell reads the newer input too.
+    `older` is the shape of the older input. `same` is True if both inputs are the same activation. `kept` is True if the
+    next cell also reads the newer input.
     """
 
     plan: CellPlan
@@ -196,9 +203,9 @@ def _contexts(space: SearchSpace, skeleton: Skeleton) -> list[CellContext]:
 
 @dataclass(frozen=True)
 class Profile:
-    """The most elements that a module holds besides its input: while it still reads the input, and after that.
+    """Peak number of elements that a module holds besides its input, while it reads the input and afterwards.
 
-    `in_place` is True if its output is its input or a part of it, and `partial` if it is only a part.
+    `in_place` is True if the output is the input or a part of it. `partial` is True if the output is only a part.
     """
 
     reading: int
@@ -235,9 +242,9 @@ def _edge_profiles(space: SearchSpace, contexts: list[CellContext]) -> list[list
 
 
 def _newer_peak(space: SearchSpace, context: CellContext) -> int:
-    """Return the most elements held while the newer input is preprocessed.
+    """Return the peak number of elements held while the newer input is preprocessed.
 
-    The state of the older input is not included, nor is the newer input itself if it is kept.
+    The state of the older input is not included. The newer input itself is not included if it is kept.
     """
     if space.inputs == 1:
         return 0
@@ -247,7 +254,7 @@ def _newer_peak(space: SearchSpace, context: CellContext) -> int:
 
 
 def _fixed(space: SearchSpace, skeleton: Skeleton, contexts: list[CellContext]) -> int:
-    """Return the most elements held in parts that no choice affects.
+    """Return the peak number of elements held in the parts of the network that no choice affects.
 
     These are the stem, the classifier, residual blocks and the preprocessing of older inputs.
     """

@@ -1,4 +1,4 @@
-"""Fast execution on meta tensors, and facts about operations and tensors: arguments, statistics, and distinct elements."""
+"""Fast execution on meta tensors, and properties of operations and tensors such as arguments, statistics and distinct elements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRUTHS |= {aten.isposinf, aten.isneginf, aten.logical_not, aten.logical_and, ate
 
 
 class FastShapes(TorchDispatchMode):
-    """A context in which meta tensors are as fast for other counters as for a trace."""
+    """Context that makes meta tensors as fast for other counters as for a trace."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -47,7 +47,7 @@ def run(func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
 
 
 def uses_own_statistics(func: Any, args: Any, kwargs: Any) -> bool:
-    """Return whether a batch norm computes the mean and variance of its input, as instance norms do, so that it cannot be folded."""
+    """Return whether a batch norm computes the mean and variance of its input, as instance norms do, and therefore cannot be folded."""
     names = [argument.name for argument in func._schema.arguments]
     if "training" not in names:
         return False
@@ -56,7 +56,7 @@ def uses_own_statistics(func: Any, args: Any, kwargs: Any) -> bool:
 
 
 def _shape(func: Any, given: list[Tensor], args: Any) -> list[int] | None:
-    """Return the output shape of an operation whose meta kernel is slow or imports PyTorch's compiler, else None."""
+    """Return the output shape of an operation if its meta kernel is slow or imports PyTorch's compiler, else None."""
     same_type = given and given[0].is_floating_point() and len({tensor.dtype for tensor in given}) == 1
     if torch.Tag.pointwise in func.tags and same_type and func._overloadpacket not in TRUTHS:
         return list(torch.broadcast_shapes(*(tensor.shape for tensor in given)))
@@ -83,7 +83,7 @@ def tensors_in(values: Iterable[Any]) -> list[Tensor]:
 
 
 def parts_of(tensor: Tensor) -> int:
-    """Return how many real numbers an element of a tensor of any shape is: 2 if it is complex."""
+    """Return the number of real numbers per element of a tensor of any shape: 2 if it is complex, else 1."""
     return 2 if tensor.is_complex() else 1
 
 
@@ -95,7 +95,7 @@ def numbers_stored(tensor: Tensor) -> int:
 
 
 def numbers_in(tensor: Tensor) -> int:
-    """Return the number of distinct real numbers in a tensor of any shape; an expanded side repeats its elements."""
+    """Return the number of distinct real numbers in a tensor of any shape; elements repeated by `expand` count once."""
     elements = tensor.numel()
     if tensor.layout is torch.strided and not tensor.is_contiguous():
         elements //= prod(
@@ -105,5 +105,5 @@ def numbers_in(tensor: Tensor) -> int:
 
 
 def fills_storage(tensor: Tensor) -> bool:
-    """Return whether a tensor of any shape holds every number of its storage."""
+    """Return whether a tensor of any shape covers its whole storage."""
     return numbers_in(tensor) >= numbers_stored(tensor)

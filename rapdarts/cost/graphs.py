@@ -1,4 +1,4 @@
-"""Costs of a network that is given as a graph of operations, such as an ONNX file, without the modules that it came from."""
+"""Costs of a network that is given as a graph of operations, such as an ONNX file, without its original modules."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rapdarts.cost.trace import Image
 
 @dataclass(frozen=True)
 class GraphCosts(NetworkCosts):
-    """Costs of a graph: only those in `costs` are known, `bytes` are those in the file, and there are no rows."""
+    """Costs of a graph. Only the costs in `costs` are known, `bytes` is the size of the weights in the file, and there are no rows."""
 
     @property
     def figures(self) -> dict[str, float | None]:
-        """Every figure of a table of costs; None for those that are not known."""
+        """All figures of a table of costs; unknown figures are None."""
         return {name: self.costs.get(name) for name in CONVENTIONS}
 
     def to_json(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class GraphCosts(NetworkCosts):
 def graph_costs(
     name: str, image: Image, classes: int, costs: dict[str, float], not_counted: Mapping[str, Sequence[str]]
 ) -> GraphCosts:
-    """Return the costs of a graph from images (channels, height, width) to `classes` logits; `not_counted` as in `NetworkCosts`."""
+    """Return the costs of a graph that maps images (channels, height, width) to `classes` logits; see `NetworkCosts` for `not_counted`."""
     return GraphCosts(
         name=name,
         image=image,

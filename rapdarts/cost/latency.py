@@ -1,4 +1,4 @@
-"""Latency tables: the time of every primitive at every place of a skeleton on one device, and the accuracy of their sum."""
+"""Latency tables: the time of every primitive at every place of a skeleton on one device, and the accuracy of predictions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rapdarts.files.text import read_text
 FORMAT, VERSION = "rapdarts-latency", 1
 MAX_FILE_BYTES = 1_000_000
 PRECISION, LAYOUT = "float32", "channels_last"
-"""Precision and memory format in which a network is measured: those of a retrained network."""
+"""Precision and memory format of networks during the measurement, the same as in retraining."""
 
 Device = torch.device  # an alias, because the table has a field `torch`, the version of PyTorch
 Build = tuple[str, int, int, tuple[int, int]]
@@ -32,7 +32,7 @@ Build = tuple[str, int, int, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Timing:
-    """The median and the 10th and 90th percentiles of `n` measurements, in seconds.
+    """Median, and 10th and 90th percentiles, of `n` measurements, in seconds.
 
     If nothing runs, `n` and all three times are 0.
     """
@@ -53,12 +53,12 @@ NOTHING = Timing(0.0, 0.0, 0.0, 0)
 
 @dataclass(frozen=True)
 class Check:
-    """The accuracy of a table's predictions for networks that were measured in the same rounds but not used to fit it.
+    """Accuracy of a table's predictions for networks that were measured in the same rounds but not used to fit it.
 
     Errors are relative to the measured time. `noise` is the relative difference between a network's median times over
-    odd and over even rounds, `drift` that between the first and the second half of the rounds; both are medians over all
-    networks. No prediction can be more accurate than repeated measurements are. `spearman` is None if all predicted or
-    all measured times are equal.
+    odd and even rounds; `drift` compares the first and the second half of the rounds. Both are medians over all networks,
+    and limit the accuracy that a prediction can reach. `spearman` is None if all predicted or all measured times are
+    equal.
     """
 
     networks: int
@@ -79,7 +79,7 @@ class Check:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """The time of a forward pass of `batch` images, in seconds: scale x the sum over the primitives + fixed.
+    """Time of a forward pass of `batch` images in seconds: scale x (sum over the primitives) + fixed.
 
     `threads`, `torch`, `precision`, `layout` and `clock` record how the time was measured; `where` names the table in
     messages.
@@ -126,8 +126,8 @@ class LatencyTable:
     ) -> None:
         """Raise InputError, naming what differs, if the table was not measured for this space and skeleton.
 
-        If `device` is given, the table must also have been measured on such a device with this version of torch and, on
-        a CPU, with `threads` threads if that is given. Without `device`, it may come from any machine.
+        If `device` is given, the table must also have been measured on a device of the same name with the installed version of
+        PyTorch. On a CPU, the number of `threads`, if given, must agree as well. Without `device`, any machine is accepted.
         """
         pairs: list[tuple[str, Any, Any]] = [("space", self.space, space.name)]
         pairs += [(name, getattr(self.skeleton, name), getattr(skeleton, name)) for name in SKELETON]
@@ -150,18 +150,18 @@ class LatencyTable:
 
     @property
     def note(self) -> str:
-        """A sentence about the table's accuracy, for the user."""
+        """Sentence for the user about the accuracy of the table."""
         check = self.check
         accuracy = (
             f"latency is predicted by {self.where}, with a median error of {check.median_error:.1%} and a maximum error"
-            f" of {check.max_error:.1%} on {check.networks} networks that it was not fitted to"
+            f" of {check.max_error:.1%} on {check.networks} networks that were not used to fit it"
         )
-        return accuracy if check.reliable else f"{accuracy}: measure again with more rounds, or on a less busy machine"
+        return accuracy if check.reliable else f"{accuracy}; measure again with more rounds, or on a less busy machine"
 
     def prices(self, space: SearchSpace, skeleton: Skeleton) -> tuple[float, np.ndarray]:
-        """Return the fixed time and the time that each choice adds, in seconds.
+        """Return the fixed time and the times that the choices add, in seconds.
 
-        The latter is (kinds, edges, primitives) float64, summed over all cells of a kind. Raises InputError as
+        The latter are (kinds, edges, primitives) float64, summed over all cells of a kind. Raises InputError as
         `check_fits` does.
         """
         self.check_fits(space, skeleton)
@@ -169,7 +169,7 @@ class LatencyTable:
 
 
 def with_latency(table: PriceTable, latency: LatencyTable) -> PriceTable:
-    """Return the price table with the resource `latency`, in seconds, after the others.
+    """Return the price table with `latency`, in seconds, as an additional last resource.
 
     Raises InputError if the latency table does not fit the price table's space and skeleton.
     """
@@ -206,7 +206,7 @@ def builds_of(space: SearchSpace, skeleton: Skeleton) -> list[Build]:
 def summed(space: SearchSpace, skeleton: Skeleton, timings: Mapping[Build, Timing]) -> np.ndarray:
     """Return the primitives' median times summed over the cells of each kind, (kinds, edges, primitives) float64.
 
-    The time of a primitive that is never derived is 0.
+    The time of a primitive that cannot be derived is 0.
     """
     prices = np.zeros(space.mask.shape)
     for place in places(space, skeleton):
@@ -246,7 +246,7 @@ def _wholes(count: int) -> ValueReader:
 
 
 def read_latency_table(path: Path) -> LatencyTable:
-    """Return the table in a file.
+    """Read a latency table from a file.
 
     Raises InputError if it is not a regular file, is too large, is not UTF-8, or is not a latency table.
     """
@@ -257,14 +257,14 @@ def read_latency_table(path: Path) -> LatencyTable:
 
 
 def parse(text: str, where: str) -> LatencyTable:
-    """Return the table in a JSON text; `where` names it in messages. Raises InputError, naming the field that is wrong."""
+    """Return the latency table in a JSON text; `where` names it in messages. Raises InputError, naming the invalid field."""
     tree = _load(text, where)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise InputError(f"{where} is not a latency table: it must be a JSON object with the format {FORMAT!r}.")
     version = COUNT(tree.get("version"), f"{where}: version")
     if version != VERSION:
         raise InputError(
-            f"{where} has version {version}, but this rapdarts reads version {VERSION};"
+            f"{where} has version {version}, but this version of rapdarts reads version {VERSION};"
             " measure a new table with rapdarts measure."
         )
     readers = {"format": None, "version": None, **_by_type(LatencyTable)}
@@ -310,7 +310,7 @@ def _places(rows: Any, where: str) -> dict[Build, Timing]:
             )
         if not p10 <= median <= p90 or (median > 0) != (n > 0):
             raise InputError(
-                f"{here}: p10_s, median_s and p90_s must be in ascending order; median_s and n must both be above 0, or both 0."
+                f"{here}: p10_s, median_s and p90_s must be in ascending order, and median_s and n must both be above 0 or both be 0."
             )
         found[build] = Timing(median, p10, p90, n)
     return found

@@ -29,7 +29,7 @@ LAYERS = ("conv", "linear", "matmul", "pool")
 MOST_ROWS = 60
 """Number of rows above which the costs are shown by module."""
 REST = "(rest)"
-"""The row of parameters that no layer reads."""
+"""Name of the row for parameters that no layer reads."""
 NUMBERS = ("output", "params", "weights", "biases", "macs")
 
 CONVENTIONS = {resource.name: resource.convention for resource in RESOURCES.values() if resource.count} | {
@@ -41,9 +41,9 @@ CONVENTIONS = {resource.name: resource.convention for resource in RESOURCES.valu
 
 @dataclass(frozen=True)
 class Row:
-    """A layer, or a module with everything in it: the elements of its output, its parameters and its MACs.
+    """Output elements, parameters and MACs of a layer, or of a module including its submodules.
 
-    `shape` excludes the batch. `weights` and `biases` are those of convolutions and linear layers; `params` also
+    `shape` excludes the batch. `weights` and `biases` are those of convolutions and linear layers. `params` also
     includes the batch norms after them.
     """
 
@@ -64,10 +64,10 @@ class Row:
 
 
 class CountedNetwork(Protocol):
-    """A network whose costs can be counted, such as a deployment blueprint.
+    """Protocol of a network that can be counted, such as a deployment blueprint.
 
     `image` is (channels, height, width), or the shapes of several inputs. `classes` is 0 if it has to be read from the
-    network's output. `build` is called with the meta device as default, so that it allocates no weights.
+    network's output. `build` is called with the meta device as default device, so it allocates no weights.
     """
 
     @property
@@ -84,13 +84,13 @@ class CountedNetwork(Protocol):
 
 @dataclass(frozen=True)
 class NetworkCosts:
-    """Costs of a network at a precision of weights and activations in bits, on hardware with given energies.
+    """Costs of a network at a precision (bits per weight and activation), on hardware with given energies.
 
-    `modules` are the rows by module. `thop` is the number of MACs that the package thop counts, or the reason why it
-    fails. `not_counted` names the operations that `macs` has no formula for, each with its layers. `int8_file` is the
-    number of bytes that an 8-bit ONNX file keeps in weights, if the precision is 8. For a genotype's network, `skeleton` is
-    its skeleton, `auxiliary` the number of parameters of the auxiliary head that training adds, and `known_accuracy` the
-    published test accuracy (0 to 1) of its cell by data set, or None.
+    `rows` has one row per layer, `modules` one row per module. `thop` is the number of MACs that the package thop counts,
+    or the reason why thop fails. `not_counted` maps each operation that has no MAC formula to its layers. `int8_file` is the
+    size of the weights in an 8-bit ONNX file in bytes, if the precision is 8. For a genotype's network, `skeleton` is its
+    skeleton, and `auxiliary` is the number of parameters of the auxiliary head that training adds. `known_accuracy` is the
+    published test accuracy (0 to 1) of the genotype's cell by data set, or None.
     """
 
     name: str
@@ -111,21 +111,21 @@ class NetworkCosts:
 
     @property
     def short(self) -> list[Row]:
-        """The rows, or those by module if there are too many to read."""
+        """Rows by layer, or by module if there are more than MOST_ROWS layers."""
         return self.rows if len(self.rows) <= MOST_ROWS else self.modules
 
     @property
     def figures(self) -> dict[str, float | None]:
-        """Every figure that is a single number; `thop_macs` is None if thop fails."""
+        """All costs that are single numbers; `thop_macs` is None if thop fails."""
         thop = self.thop if isinstance(self.thop, int) else None
         return {**self.costs, "macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": thop}
 
     def bytes_of(self, elements: int) -> int:
-        """Return the size in bytes of a number of elements at the precision."""
+        """Return the size of a number of elements in bytes, at the precision of these costs."""
         return elements * self.precision // 8
 
     def to_json(self) -> dict[str, Any]:
-        """Return the costs as JSON values: bytes at the precision, shares of the MACs (0 to 1), energies in joules."""
+        """Return the costs as JSON values, with sizes in bytes at the precision, shares of the MACs (0 to 1) and energies in joules."""
         head: dict[str, Any] = {"target": self.name, **self.costs}
         tail: dict[str, Any] = {"by_kind": self._kinds(), "layers": [self._row(row) for row in self.rows]}
         if self.skeleton:
@@ -187,11 +187,11 @@ def network_costs(
     known_accuracy: Mapping[str, float] | None = None,
     own: Mapping[str, Counter] = MappingProxyType({}),
 ) -> NetworkCosts:
-    """Count a network layer by layer; `skeleton`, `auxiliary` and `known_accuracy` are copied to the result.
+    """Count the costs of a network, layer by layer; `skeleton`, `auxiliary` and `known_accuracy` are copied to the result.
 
-    `own` are counters of user-defined resources.
+    `own` contains the counters of user-defined resources.
 
-    Raises InputError, naming the layer, if the network cannot take the image.
+    Raises InputError, naming the layer, if the network does not accept the image.
     """
     with torch.device("meta"):
         network = subject.build()
@@ -226,7 +226,7 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
     """Return a row for every operation of a kind in LAYERS, and for every other layer with parameters that is not folded.
 
     The parameters of folded layers, mostly batch norms, are added to the row before them, or to the first row. Parameters
-    that no operation reads get their own row. Operations of the network itself, outside its submodules, have the layer ''.
+    that no operation reads get their own row. Operations outside all submodules have the layer name ''.
     """
     left = dict(network.named_parameters())
     rows: list[Row] = []
@@ -249,7 +249,7 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
 
 
 def _of_one(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a shape without the batch of one image; tokens may have taken its place."""
+    """Return a shape without its first dimension if that is the batch of one image."""
     return shape[1:] if shape[:1] == (1,) else shape
 
 
@@ -268,7 +268,7 @@ def by_module(network: nn.Module, rows: Sequence[Row], ops: Iterable[Op]) -> lis
 
 
 def module_of(network: nn.Module, layer: str) -> str:
-    """Return the name of the outermost module around a layer that is not just a list of modules: cells.3, stem, classifier."""
+    """Return the name of the outermost module around a layer, such as cells.3 or stem; lists of modules do not count."""
     parts = layer.split(".")
     for depth in range(1, len(parts)):
         name = ".".join(parts[:depth])
@@ -280,7 +280,7 @@ def module_of(network: nn.Module, layer: str) -> str:
 
 
 def second_opinion(network: nn.Module, image: Inputs) -> int | str:
-    """Return the MACs of convolutions and linear layers that thop counts on a copy without weights, or the reason why it fails."""
+    """Return the MACs of convolutions and linear layers as counted by thop on a copy without weights, or the reason why it fails."""
     tensors = list(chain(network.parameters(), network.buffers()))
     dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
     pixels = tuple(torch.empty(1, *shape, dtype=dtype, device="meta") for shape in each(image))
@@ -298,4 +298,4 @@ def second_opinion(network: nn.Module, image: Inputs) -> int | str:
 
 
 def _count_nothing(module: nn.Module, given: object, result: object) -> None:
-    """Count nothing: a hook for layers without MACs in our convention."""
+    """Count nothing; used as the hook for layers that have no MACs in our convention."""

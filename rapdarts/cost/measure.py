@@ -1,8 +1,8 @@
 """Measurement of the time of every primitive at every place of a skeleton, under the conditions of a whole network.
 
-Each primitive runs alone. The order is shuffled in every round, so that a primitive finds the caches as another one left
-them. Whole networks are timed in the same rounds, so that a slowdown of the machine affects all alike. Half of the
-networks calibrate the time of the parts around the primitives; the other half checks the accuracy of the table.
+Each primitive runs alone. The order is shuffled in every round, so that the caches contain data of other primitives.
+Whole networks are timed in the same rounds, so that a slowdown of the machine affects both. Half of the networks
+calibrate the time of the parts around the primitives; the other half checks the accuracy of the table.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from rapdarts.cost.trace import Image
 from rapdarts.networks.derived import DerivedNetwork
 
 WARM_UP = 2
-"""Rounds that are not recorded, because the first runs choose algorithms and fill caches."""
+"""Number of initial rounds that are not recorded, because the first runs choose algorithms and fill caches."""
 SHOTS = 4
 """Number of times that a primitive is timed in each round. A whole network takes far longer and is timed once."""
 WORTH, FEW = 0.75, 8
-"""A scale is fitted only if it reduces the error below the share WORTH of the error without it, on at least FEW networks."""
+"""A scale is fitted only on at least FEW networks, and only if it reduces the error to less than WORTH times the error without it."""
 
 
 def clock(device: torch.device) -> str:
-    """Return the clock of a device: `events` on a GPU, the `thread`'s CPU time for one CPU thread, else the `wall` clock."""
+    """Return the clock for a device: `events` on a GPU, `thread` (CPU time) for a single CPU thread, else `wall`."""
     if device.type == "cuda":
         return "events"
     return "thread" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
@@ -54,7 +54,7 @@ Timer = Callable[[Callable[[], object]], float]
 def timer(device: torch.device) -> Timer:
     """Return a function that runs its argument and returns the seconds that it took on the device.
 
-    A single thread is timed by its own clock, which stops while other processes use the core. On an idle machine it
+    A single CPU thread is timed by its own clock, which stops while other processes use the core. On an idle machine it
     agrees with the wall clock.
     """
     if clock(device) == "events":
@@ -85,9 +85,9 @@ def _by_events(device: torch.device, run: Callable[[], object]) -> float:
 
 
 def measure_within(run: Callable[[], object], device: torch.device, seconds: float = 1.0, most: int = 100) -> Timing:
-    """Measure a call of `run`, repeated for `seconds`, at least once and at most `most` times.
+    """Measure the time of a call of `run`, repeated for `seconds`, but at least once and at most `most` times.
 
-    Before that, WARM_UP calls, or as many as fit into the same time, are not recorded.
+    The first WARM_UP calls, or as many as fit into `seconds`, are not recorded.
     """
 
     def for_a_while(calls: int) -> Iterator[float]:
@@ -146,7 +146,7 @@ def measure(
 
 
 def settled(network: nn.Module, image: Image) -> nn.Module:
-    """Return the network after its batch norms have collected statistics of images, as in a trained network.
+    """Return the network after its batch norms have collected statistics of random images, as in a trained network.
 
     With untrained batch norms, activations shrink from cell to cell until arithmetic on them is unrealistically slow.
     """
@@ -159,7 +159,7 @@ def settled(network: nn.Module, image: Image) -> nn.Module:
 
 
 def _job(module: nn.Module, inputs: torch.Tensor, device: torch.device) -> Callable[[], object]:
-    """Return a call of a module on a tensor, under the conditions of a retrained network."""
+    """Return a function that runs a module on a tensor, under the conditions of a retrained network."""
     module = module.eval().to(device)
     return partial(module.to(memory_format=torch.channels_last), inputs.to(device))  # type: ignore[call-overload]
 
@@ -182,10 +182,10 @@ def _rounds(
 
 
 def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """Return the (scale, fixed) with the least mean relative error of scale x `sums` + fixed against `measured`.
+    """Return the (scale, fixed) that minimise the mean relative error of scale x `sums` + fixed against `measured`.
 
-    `sums` and `measured` are (networks,) in seconds; fixed is not negative. The scale is 1 unless another is clearly
-    better, as it is when primitives take more or less time alone than in a network.
+    `sums` and `measured` are (networks,) in seconds; fixed is not negative. The scale is 1 unless another value is clearly
+    better because primitives take more or less time alone than in a network.
     """
     i, j = np.triu_indices(len(sums), 1)
     ones, zeros = np.ones(len(sums)), np.zeros(len(sums))
@@ -207,9 +207,9 @@ def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
 
 
 def _check(predicted: np.ndarray, measured: np.ndarray, all_measured: np.ndarray) -> Check:
-    """Return the check of predicted (networks,) against measured (networks, rounds) times.
+    """Return the check of predicted times (networks,) against measured times (networks, rounds).
 
-    `all_measured` includes the networks that calibrate the table; it shows how steady the machine was.
+    `all_measured` also includes the networks that calibrate the table; noise and drift are computed from it.
     """
     medians, rounds = np.median(measured, 1), measured.shape[1]
     errors = np.abs(predicted / medians - 1)

@@ -1,4 +1,4 @@
-"""User-defined resources: functions of a network and an image, counted like ours, and priced if they add up."""
+"""User-defined resources: functions of a network and an image, counted like built-in resources, and priced if they are additive."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rapdarts.cost.expected import PriceTable, price_table
 from rapdarts.errors import InputError, first_line
 
 CHECKED = 5
-"""Number of random networks whose counts must equal the sum of their parts."""
+"""Number of random networks used to check that a resource is additive."""
 
 
 def own_counters(space: SearchSpace | None) -> dict[str, Counter]:
-    """Return the counters of a space's own resources, by name; they raise InputError for a function that fails or returns no amount."""
+    """Return the counters of a space's own resources by name. Counters raise InputError for a failing function or an invalid amount."""
     return {name: partial(_amount, name, function) for name, function in (space.resources if space else {}).items()}
 
 
@@ -46,7 +46,7 @@ def _amount(name: str, function: Callable[..., object], network: nn.Module, imag
 
 
 def full_price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter]) -> PriceTable:
-    """Return the prices of `resources` and of the space's own additive resources. A note lists those that are not additive."""
+    """Return the prices of `resources` and of the space's own additive resources. A note names each one that is not additive."""
     own = own_counters(space)
     table = price_table(space, skeleton, {**resources, **own})
     kept, notes = list(resources), list(table.notes)
@@ -63,8 +63,8 @@ def full_price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[
         if differ:
             whole, parts = differ[0]
             notes.append(
-                f"{name} does not add up over the parts of a network (one has {whole:,.6g}, its parts {parts:,.6g}): it is"
-                " counted, but cannot have a price or a budget"
+                f"{name} does not add up over the parts of a network ({whole:,.6g} for a network, {parts:,.6g} for the sum of"
+                " its parts), so it is counted, but cannot have a price or a budget"
             )
         else:
             kept.append(name)

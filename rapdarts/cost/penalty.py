@@ -1,4 +1,4 @@
-"""The penalty on expected costs in the architecture's loss: fixed coefficients, and multipliers that are adjusted automatically."""
+"""Penalty on expected costs in the loss of the architecture parameters: fixed coefficients and automatically adjusted multipliers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rapdarts.cost.expected import ExpectedCost, PriceTable
 
 
 def uniform_mixing(mask: np.ndarray) -> Mixing:
-    """Return equal weights on the open candidates of every edge, (kinds, edges, primitives) like `mask`."""
+    """Return a mixing with equal weights on the candidates of every edge that `mask` allows, (kinds, edges, primitives) like `mask`."""
     return Mixing(torch.as_tensor(mask / mask.sum(-1, keepdims=True)))
 
 
 class Penalty:
-    """The part of the loss due to the costs of a mixing: sum over resources of (coefficient + multiplier) x E[cost] / reference.
+    """Penalty on the costs of a mixing: the sum over resources of (coefficient + multiplier) x E[cost] / reference.
 
-    The reference is E[cost] at uniform mixing over the full space. A coefficient of 1 therefore gives the
-    whole cost of the uniform mixture the weight of one nat of cross-entropy, whatever the unit and the skeleton. A resource with a budget
-    has a multiplier of at least 0, which rises while a network costs more than the budget, by dual ascent (Boyd and
-    Vandenberghe, "Convex Optimization", 2004, section 5.5), and shrinks by a factor while it costs less.
+    The reference is E[cost] at uniform mixing over the full space. With a coefficient of 1, the penalty on the uniform mixing
+    is therefore one nat, like a cross-entropy of 1, regardless of unit and skeleton. A resource with a budget has a
+    multiplier of at least 0. It grows by dual ascent (Boyd and Vandenberghe, "Convex Optimization", 2004, section 5.5) while
+    a network costs more than the budget, and shrinks by a factor while the network costs less.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class Penalty:
         self._weigh()
 
     def __call__(self, mixing: Mixing) -> Tensor:
-        """Return the penalty of a mixing, a scalar in nats; float64."""
+        """Return the penalty of a mixing in nats, a scalar float64."""
         return self.weights @ self.expected(mixing)
 
     def adjust(self, costs: Mapping[str, float]) -> None:
         """Adjust the multipliers to a network's costs.
 
-        Above a budget, add rate x (cost / budget - 1). Below it, multiply by (cost / budget)^4, so that the
-        multiplier soon vanishes once the network fits; docs/evidence.md compares other rules.
+        Above its budget, a multiplier grows by rate x (cost / budget - 1). Below, it is multiplied by (cost / budget)^4, so
+        it soon vanishes once the network fits the budget. docs/evidence.md compares other rules.
         """
         for name, budget in self.budgets.items():
             share = costs[name] / budget
@@ -70,7 +70,7 @@ class Penalty:
         self._weigh()
 
     def _weigh(self) -> None:
-        """Write (coefficient + multiplier) / reference of each resource to the device, in nats per unit of the resource."""
+        """Set the weight of each resource on the device to (coefficient + multiplier) / reference, in nats per unit of the resource."""
         total = [
             coefficient + self.multipliers.get(name, 0.0)
             for name, coefficient in zip(self.resources, self._coefficients, strict=True)

@@ -1,4 +1,4 @@
-"""Price tables with the precision, hardware and latency that the settings of a search name."""
+"""Price tables for the precision, hardware and latency table in the settings of a search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rapdarts.files.yaml import read_yaml
 
 
 def read_hardware(path: str) -> HardwareConfig:
-    """Return the hardware energies in a file, or the defaults for an empty path. Raises InputError if the file is not a hardware table."""
+    """Read hardware energies from a file, or return the defaults for an empty path. Raises InputError for an invalid file."""
     if not path:
         return HardwareConfig()
     settings = read_yaml(Path(path), example="mac_32: 4.6")
@@ -34,14 +34,14 @@ def counters(settings: SearchConfig) -> dict[str, Counter]:
 
 
 def check_priced(settings: SearchConfig, space: SearchSpace, table: PriceTable) -> None:
-    """Raise InputError for a price or a budget on a resource that a price table lacks because it is not defined or does not add up."""
+    """Raise InputError if a price or a budget is set for a resource that is not defined or not additive, so that the table lacks it."""
     limits = budget_limits(settings.budget)
     for name in {**{name: 0 for name, price in vars(settings.cost).items() if price}, **limits}:
         if name in table.resources or name in RESOURCES:
             continue
         if name not in space.resources:
             raise InputError(
-                f"the resource {name} is not defined: pass a file with RESOURCES = {{{name!r}: function}} with --space."
+                f"the resource {name} is not defined; use --space with a file that contains RESOURCES = {{{name!r}: function}}."
             )
         why = next(note for note in table.notes if note.startswith(f"{name} does not add up"))
         raise InputError(f"{why}; leave out {'budget' if name in limits else 'cost'}.{name}.")
@@ -56,9 +56,9 @@ def prices(
 ) -> PriceTable:
     """Return the prices of every choice at the deployment skeleton, in all additive resources.
 
-    Latency is included if the settings name a latency table, or if `measured` is one that was measured for this purpose.
-    Raises InputError if a hardware or latency table is invalid, or if the latency table was measured for another skeleton or
-    on another device than `device`. With `search.latency_of`, it must have been measured on the device of that name instead.
+    Latency is included if the settings name a latency table, or if a newly measured table is passed as `measured`.
+    Raises InputError if a hardware or latency table is invalid, or if the latency table was measured for a different skeleton
+    or device. The expected device is the one that `search.latency_of` names, or `device` if that is not set.
     """
     table = full_price_table(space, skeleton, additive(counters(settings)))
     check_priced(settings, space, table)
@@ -71,6 +71,6 @@ def prices(
     if settings.latency_of not in ("", latency.device):
         raise InputError(
             f"{settings.latency} was measured on {latency.device}, not on search.latency_of={settings.latency_of};"
-            " correct search.latency_of, or use a table of that device."
+            " correct search.latency_of, or use a table that was measured on that device."
         )
     return with_latency(table, latency)

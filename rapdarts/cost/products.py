@@ -1,4 +1,4 @@
-"""Multiply-accumulates of operations: PyTorch's own FLOP formulas, those that it lacks, and which operations have neither."""
+"""MACs of operations: PyTorch's FLOP formulas, formulas for operations that it lacks, and a test for operations without one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils.flop_counter import flop_registry
 aten = torch.ops.aten
 
 COMPLEX_MACS = 4
-"""Real multiply-accumulates of a complex one: (a + bi)(c + di) takes the products ac, bd, ad and bc."""
+"""Real multiply-accumulates per complex one: (a + bi)(c + di) takes the products ac, bd, ad and bc."""
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, out: Tensor) -> int:
-    """Return the products of the scores, (..., queries, keys), and of the mean of the values that they weight."""
+    """Return the MACs of the scores, (..., queries, keys), plus those of the weighted mean of the values."""
     return out.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
@@ -32,7 +32,7 @@ def _trilinear(
     *_: Any,
     out: Tensor,
 ) -> int:
-    """Return the products of the first two factors, summed where the third is constant, and then those with the third."""
+    """Return the MACs of multiplying the first two factors, summed where the third is constant, and then multiplying by the third."""
     shapes = []
     for tensor, missing in ((first, one), (second, two), (third, three)):
         shape = list(tensor.shape)
@@ -45,7 +45,7 @@ def _trilinear(
 
 
 def _grouped(left: Tensor, right: Tensor, *_: Any, out: Tensor) -> int:
-    """Return the products of rows with the matrix of their group, or, for two matrices, of groups of their shared side."""
+    """Return the MACs of rows times the matrix of their group, or of two matrices multiplied in groups along their shared dimension."""
     by_row = right.dim() == 3 or left.dim() == 3
     return out.numel() * left.shape[-1] if by_row else left.shape[0] * right.shape[1] * left.shape[1]
 
@@ -64,10 +64,10 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     aten.conv_tbc: lambda x, weight, *_, out: out.numel() * weight.shape[0] * weight.shape[1],
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
 }
-"""Formulas that PyTorch's FLOP counter lacks: functions of an operation's arguments and its first output `out`."""
+"""MAC formulas that PyTorch's FLOP counter lacks, as functions of an operation's arguments and its first output `out`."""
 
 ADDS_FIRST = {aten.addmm, aten.baddbmm, aten.addmv, aten.addbmm, aten.addr, aten._addmm_activation}
-"""Products whose first argument is only added to the result."""
+"""Products that only add their first argument to the result."""
 
 _NO_PRODUCTS = """
 _fused_rms_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _prelu_kernel _thnn_fused_gru_cell
@@ -77,11 +77,11 @@ native_batch_norm native_dropout native_group_norm native_layer_norm normal pola
 scatter_reduce select_scatter slice_scatter stack
 """
 NO_PRODUCTS = frozenset(_NO_PRODUCTS.split())
-"""Operations on several tensors that move, add, scale or normalise their elements, and so are not among the products that `macs`
-counts. Functions that PyTorch itself marks as pointwise are not listed."""
+"""Operations on several tensors that only move, add, scale or normalise elements, so `macs` does not count them. Functions that
+PyTorch marks as pointwise are not listed."""
 
 TRANSFORMS = ("_fft_", "linalg_", "_linalg_", "cholesky", "logdet", "_cdist", "_pdist", "_euclidean_dist")
-"""Beginnings of the names of operations that multiply even with a single tensor, such as Fourier transforms and inverses."""
+"""Name prefixes of operations that multiply even if they take a single tensor, such as Fourier transforms and inverses."""
 NO_TRANSFORMS = frozenset({"linalg_vector_norm", "_linalg_check_errors"})
 
 
@@ -91,7 +91,7 @@ def has_formula(packet: Any) -> bool:
 
 
 def macs_of(packet: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> int:
-    """Return the multiply-accumulates of an operation that has a formula; a complex one counts as four real ones."""
+    """Return the MACs of an operation that has a formula; a complex MAC counts as four real ones."""
     out = result[0] if isinstance(result, (tuple, list)) else result
     if packet in FORMULAS:
         macs = FORMULAS[packet](*args, out=out)
@@ -101,12 +101,12 @@ def macs_of(packet: Any, args: Sequence[Any], kwargs: dict[str, Any], result: An
 
 
 def factors_of(packet: Any, given: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the tensors, of any shapes, that an operation may multiply, out of those that it is given in order."""
+    """Return the inputs that an operation may multiply; `given` are all of its inputs in order, tensors of any shapes."""
     return given[1:] if packet in ADDS_FIRST else given
 
 
 def lacks_formula(func: Any, given: Iterable[Tensor]) -> bool:
-    """Return whether an operation without a formula may multiply the tensors, of any shapes, that it is given: its MACs are unknown.
+    """Return whether an operation has no formula but may multiply its inputs `given`, tensors of any shapes, so that its MACs are unknown.
 
     Element-wise products are not part of `macs`.
     """

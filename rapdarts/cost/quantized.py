@@ -1,4 +1,4 @@
-"""The weights of a network as an 8-bit ONNX file of rapdarts export keeps them."""
+"""Size of a network's weights in an 8-bit ONNX file of rapdarts export."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rapdarts.cost.recorder import Op
 from rapdarts.cost.trace import trace
 
 WEIGHT, BIAS = 1, 4
-"""Bytes of a weight, and of a bias, which is added to 32-bit sums of products."""
+"""Bytes per weight and per bias; biases are added to 32-bit sums of products."""
 
 
 def bytes_in_int8_file(network: nn.Module, image: Inputs) -> int:
     """Return the size in bytes of the weights in the 8-bit file of a network, without their scales.
 
-    Weights have 8 bits, and biases 32. A batch norm after a convolution becomes the biases of that convolution; any other
-    batch norm keeps 8-bit factors and 32-bit summands.
+    Weights take 8 bits, and biases take 32 bits. A batch norm after a convolution is folded into the biases of that
+    convolution. Any other batch norm is stored as 8-bit factors and 32-bit biases.
     """
     left = dict(network.named_parameters())
     writers: dict[int, Op] = {}  # the last operation that changed an activation

@@ -1,9 +1,9 @@
-"""The recorder of a trace: it watches the operations of a forward pass, and numbers its activations.
+"""Recorder of a trace: it records the operations of a forward pass and numbers the activations.
 
-Results of operations on weights alone are constants: they are computed once, not for every image, so they count as weights,
-and their operations are not recorded. The same is true of tensors that are created from no input, such as masks and positions. The
-exception is the first step of a recurrent layer of PyTorch: it has the same operations as the others, although its initial state is a
-constant.
+Results of operations on weights alone are constants. They are computed once, not for every image, so they count as weights, and
+their operations are not recorded. The same is true of tensors that do not depend on an input, such as masks and positions. The
+only exception is the first step of PyTorch's recurrent layers. It is recorded like the other steps, although its initial state is
+a constant.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MOVES |= {aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.n
 """Operations that only move values; a good runtime writes the values directly to their final place."""
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 LOOKUPS = {aten.embedding, aten.index, aten.index_select, aten.gather, aten.take}
-"""Operations that read only the elements of their first tensor that they return."""
+"""Operations that read only those elements of their first tensor that they return."""
 BAGS = {aten._embedding_bag, aten._embedding_bag_forward_only}
 """Operations that look up rows of their first tensor and return sums of them."""
 CONVOLUTIONS = {aten.convolution, aten._convolution, aten.cudnn_convolution}
@@ -64,13 +64,13 @@ class Op:
     """An operation. Activations are numbered; the output of an in-place or folded operation has its input's number.
 
     `kind` is conv, linear, matmul (of two activations), pool, norm, relu or other. `layer` is the dotted name of the
-    module that runs it. `reads` are the activations that it reads, or the parts of them, each with its number of elements.
-    `weights` is the number of weight elements that it reads, `parameters` the names of these tensors in the network.
-    `writes` is its output activation, of shape `shape`; `also` are further outputs that are used later. `free`
+    module that runs it. `reads` are the activations, or parts of activations, that it reads, each with its number of elements.
+    `weights` is the number of weight elements that it reads, and `parameters` are the names of these tensors in the network.
+    `writes` is its output activation, with the shape `shape`, and `also` are further outputs that are used later. `free`
     operations cause no memory traffic: batch norms and pointwise functions of one tensor are folded into a neighbouring
-    operation; views and concatenations move nothing. `overwrites` are the inputs that its output may replace in memory.
-    `uncounted` is the name of an operation that multiplies tensors, or adds up element-wise products, but has no formula for
-    its MACs, else empty. `parts` is 2 for complex numbers, else 1.
+    operation, and views and concatenations move nothing. `overwrites` are the inputs that its output may replace in memory.
+    `uncounted` is the name of the operation if it multiplies tensors, or adds up element-wise products, but has no MAC
+    formula; otherwise it is empty. `parts` is 2 for complex numbers, else 1.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Trace:
-    """The operations in order, the elements of every activation (the first are the `inputs`), and the number of the output."""
+    """Operations in order, the number of elements of every activation (the `inputs` come first), and the number of the output."""
 
     ops: tuple[Op, ...]
     sizes: dict[int, int]
@@ -104,7 +104,7 @@ class Trace:
 
 
 class Recorder(FastShapes):
-    """A context that records the operations of a forward pass."""
+    """Context that records the operations of a forward pass."""
 
     def __init__(self, weights: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Recorder(FastShapes):
         self.sizes: dict[int, int] = {}
         self.stack: list[tuple[str, nn.Module]] = []
         self._numbers: dict[int, int] = {}
-        self._origins: dict[int, View] = {}  # from the storage of a folded output to what it is a function of
+        self._origins: dict[int, View] = {}  # from the storage of a folded output to its input
         self._alive: list[Tensor] = []  # keeps storages alive, so that their addresses stay unique
         self._constants: dict[int, tuple[str, ...]] = {_storage(tensor): (name,) for name, tensor in weights.items()}
         self._contractions = Contractions()
@@ -122,7 +122,7 @@ class Recorder(FastShapes):
             self.number(tensor)
 
     def watch(self, network: nn.Module) -> list[RemovableHandle]:
-        """Add hooks that keep `stack`, the modules whose forward is running, up to date."""
+        """Add hooks that keep `stack`, the modules that are running, up to date."""
         hooks = []
         for name, module in network.named_modules():
             enter = partial(self._enter, name)
@@ -136,11 +136,11 @@ class Recorder(FastShapes):
         self.stack.pop()
 
     def complex_convolutions(self) -> AbstractContextManager[object]:
-        """Return a context that counts complex convolutions in full, which slows all functions down a little, if there may be any."""
+        """Return a context that counts complex convolutions in full if there may be any; it slows down all functions slightly."""
         return _ComplexConvolutions(self.ops) if self._complex else nullcontext()
 
     def finish(self, output: Tensor) -> Trace:
-        """Return the trace up to the network's output, of any shape. Of an operation's outputs, only those that are used remain."""
+        """Return the trace that ends in the network's output, of any shape; unused further outputs of operations are dropped."""
         result = self.number(output)
         used = {number for op in self.ops for number, _ in op.reads} | {result}
         ops, sizes = [], dict(self.sizes)
@@ -153,7 +153,7 @@ class Recorder(FastShapes):
         return Trace(tuple(ops), sizes, result, self._inputs)
 
     def number(self, tensor: Tensor) -> int:
-        """Return the number of the activation that a tensor of any shape is, or is a view of."""
+        """Return the number of a tensor's activation; the tensor has any shape and may be a view."""
         key = _storage(tensor)
         if key not in self._numbers:
             self._numbers[key] = len(self.sizes)
@@ -162,7 +162,7 @@ class Recorder(FastShapes):
         return self._numbers[key]
 
     def _view(self, tensor: Tensor) -> View:
-        """Return the part of an activation that a tensor is, or is a function of."""
+        """Return the part of an activation that a tensor represents or is a function of."""
         number = self.number(tensor)
         origin = self._origins.get(_storage(tensor), (number, None))
         return origin if fills_storage(tensor) else (number, (origin[1], *_place(tensor)))
@@ -184,19 +184,19 @@ class Recorder(FastShapes):
         if not all(map(self._is_constant, given)):
             return False
         recurrent = bool(self.stack) and isinstance(self.stack[-1][1], RECURRENT)
-        state = any(not self._names([tensor]) for tensor in given)  # made of no weights
+        state = any(not self._names([tensor]) for tensor in given)  # not computed from weights
         return not (recurrent and state and products.has_formula(func._overloadpacket))
 
     def _is_constant(self, tensor: Tensor) -> bool:
         return _storage(tensor) in self._constants
 
     def _names(self, tensors: Iterable[Tensor]) -> tuple[str, ...]:
-        """Return the names of the parameters that constants are made of."""
+        """Return the names of the parameters that constants are computed from."""
         names = (name for tensor in tensors for name in self._constants.get(_storage(tensor), ()))
         return tuple(dict.fromkeys(names))
 
     def _keep(self, given: Sequence[Tensor], written: Sequence[Tensor]) -> None:
-        """Make the results of an operation constants."""
+        """Mark the results of an operation as constants."""
         names = self._names(given)
         for tensor in written:
             self._constants[_storage(tensor)] = names
@@ -213,7 +213,7 @@ class Recorder(FastShapes):
         weights = {(_storage(tensor), *_place(tensor)): tensor for tensor in constants}
         views = self._views(read, limits)
         reads = [(number, elements) for (number, _), elements in views.items() if elements]
-        # A sum reads every term, even one that is there twice: the cost of an edge must not depend on the other edges.
+        # A sum reads every term, even a repeated one, because the cost of an edge must not depend on the other edges.
         if packet in SUMS:
             reads = [(self.number(tensor), numbers_in(tensor)) for tensor in read]
         pointwise = torch.Tag.pointwise in func.tags
@@ -229,7 +229,7 @@ class Recorder(FastShapes):
         factors = factors[:1] if self._are_one(factors) else factors
         terms = [term for term in terms_of(packet, given) if not self._is_constant(term)]
         shared = _storage(out) in map(_storage, given)
-        self._constants.pop(_storage(out), None)  # constants that an activation is written into
+        self._constants.pop(_storage(out), None)  # if an activation is written into a constant
         moves = packet in MOVES or func.is_view or (shared and not func._schema.is_mutable)
         into = pointwise and not (folded or shared)
         op = Op(
@@ -253,28 +253,28 @@ class Recorder(FastShapes):
         self.ops.append(op)
 
     def _are_one(self, factors: Sequence[Tensor]) -> bool:
-        """Return whether factors are functions of one tensor, as in `x * x` or `x * sigmoid(x)`.
+        """Return whether all factors are functions of the same tensor, as in `x * x` or `x * sigmoid(x)`.
 
-        Different arrangements of a tensor are not: `x[:, None] * x[:, :, None]` has the elements of a Gram matrix.
+        Different arrangements of a tensor count as different tensors: `x[:, None] * x[:, :, None]` has the elements of a Gram matrix.
         """
         if any(map(self._is_constant, factors)):
             return False
         views = {self._view(factor) for factor in factors}
         placed = {(_storage(factor), arrangement(factor)) for factor in factors}
         shapes = {frozenset(sides) for _, sides in placed}
-        # A function may lay out its result anew, so the order of sides is compared within a storage only.
+        # A function may change the layout, so the order of sides is compared only within a storage.
         return len(views) == len(shapes) == 1 and len(placed) == len({storage for storage, _ in placed})
 
     def _product(self, packet: Any, args: Any, kwargs: Any, given: Sequence[Tensor], result: Any) -> tuple[int, str]:
-        """Return the MACs of an operation, and its kind by its factors."""
+        """Return the MACs of an operation, and its kind, which depends on its factors."""
         factors = products.factors_of(packet, given)
         by_names = [self._constants.get(_storage(factor)) for factor in factors]
-        if not products.has_formula(packet) or all(by_names):  # a product of weights is added to an activation
+        if not products.has_formula(packet) or all(by_names):  # or it adds a product of weights to an activation
             return 0, "other"
         return products.macs_of(packet, args, kwargs, result), "linear" if any(by_names[:2]) else "matmul"
 
     def _views(self, tensors: Iterable[Tensor], limits: Mapping[int, int]) -> dict[View, int]:
-        """Return the distinct parts of activations that an operation reads, with the number of elements that it has not read before."""
+        """Return the distinct parts of activations that an operation reads, each with its number of elements not read before."""
         found: dict[View, int] = {}
         left: dict[int, int] = {}
         for tensor in tensors:
@@ -286,7 +286,7 @@ class Recorder(FastShapes):
         return found
 
     def _replaceable(self, views: Mapping[View, int], size: int) -> tuple[int, ...]:
-        """Return the activations whose memory an output of `size` may take, one by one, if nothing else reads them."""
+        """Return the activations that an output of `size` elements may overwrite, unless something else reads them."""
         numbers = [number for number, _ in views]
         return tuple(
             number
@@ -296,7 +296,7 @@ class Recorder(FastShapes):
 
 
 View = tuple[int, Any]
-"""An activation, and a part of it; None: the whole activation."""
+"""Number of an activation, and a part of it (None: the whole activation)."""
 
 
 def _storage(tensor: Tensor) -> int:
@@ -309,7 +309,7 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _distance(views: Iterable[View]) -> int:
-    """Return the distance in memory between two parts of one activation; 0 if the views are something else."""
+    """Return the distance in memory between two parts of one activation, or 0 if the views are not two such parts."""
     parts = [(number, *part[:2]) for number, part in views if part is not None]
     if len(parts) != 2 or parts[0][:2] != parts[1][:2]:
         return 0
@@ -317,7 +317,7 @@ def _distance(views: Iterable[View]) -> int:
 
 
 def _limits(packet: Any, given: Sequence[Tensor], out: Tensor) -> dict[int, int]:
-    """Return how many elements a lookup reads of its first tensor, by the tensor's id; nothing for other operations."""
+    """Return the number of elements that a lookup reads from its first tensor, by the tensor's id; empty for other operations."""
     if packet in LOOKUPS:
         return {id(given[0]): min(numbers_in(given[0]), numbers_in(out))}
     if packet in BAGS:
@@ -326,7 +326,7 @@ def _limits(packet: Any, given: Sequence[Tensor], out: Tensor) -> dict[int, int]
 
 
 class _ComplexConvolutions(TorchFunctionMode):
-    """A context in which a complex convolution has four real MACs, although PyTorch computes it by three real convolutions."""
+    """Context that counts a complex convolution as four real ones, although PyTorch computes it with three."""
 
     def __init__(self, ops: list[Op]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Costs of design choices: the primitives of a search space, the networks built from them, and the designs of a filter."""
+"""Costs of design choices: the primitives of a search space, the networks built from them, and alternative filter designs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rapdarts.cost.trace import Image
 from rapdarts.networks.supernet import Supernet
 
 DRAWN, BUILT = 20_000, 20
-"""Number of genotypes drawn for the distribution of costs, and number built for their peak memory."""
+"""Number of genotypes drawn for the distribution of costs, and number of networks built for their peak memory."""
 ALL_PLACES = 9
-"""A skeleton of this many layers has every distinct cell of a deeper one, and the same peak memory."""
+"""Number of layers that contain every distinct cell, so that deeper networks have the same peak memory."""
 
 Amounts = dict[str, float]
 """Amounts by resource, each in the resource's own unit."""
@@ -33,8 +33,8 @@ Amounts = dict[str, float]
 def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
     """Return the costs of a space's networks at a skeleton, as JSON values by resource.
 
-    `precision` is the number of bits per weight and activation. `floor` and `ceiling` are taken for each resource
-    separately, over all genotypes with any number of skips.
+    `precision` is the number of bits per weight and activation. `floor` and `ceiling` are the lowest and the highest cost
+    of any genotype, with any number of skips, for each resource separately.
     """
     table = full_price_table(space, skeleton, additive(resources(precision, hardware)))
     mixture = uniform_mixing(space.mask)
@@ -66,7 +66,7 @@ def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardwar
 
 
 def amounts(table: PriceTable, totals: np.ndarray) -> Amounts:
-    """Return totals (resources,) by name, as integers for counted resources."""
+    """Return `totals` (resources,) by resource, as integers for counted resources."""
     values = zip(table.resources, totals.tolist(), strict=True)
     return {name: round(value) if name in table.whole else value for name, value in values}
 
@@ -86,7 +86,7 @@ def extreme(table: PriceTable, most_expensive: bool) -> np.ndarray:
 
 
 def of_one(table: PriceTable, column: int) -> np.ndarray:
-    """Return the cost (resources,) of cells of one primitive, on the first edges into each node (in DARTS, those from inputs 0 and 1)."""
+    """Return the cost (resources,) of cells with one primitive on the first edges into each node (in DARTS, those from inputs 0 and 1)."""
     space = table.space
     first = [
         space.edges_into(node).start + edge for node in range(space.nodes) for edge in range(space.edges_kept(node))
@@ -100,7 +100,7 @@ def plain_sum(table: PriceTable, weights: np.ndarray) -> np.ndarray:
 
 
 def drawn_costs(table: PriceTable, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the costs (n, resources) of n random genotypes, drawn as by `random_genotype` but all at once."""
+    """Return the costs (n, resources) of n random genotypes, drawn as in `random_genotype`, but all at once."""
     space = table.space
     total = np.tile(table.fixed, (n, 1))
     for kind in range(len(space.kinds)):
@@ -143,11 +143,11 @@ def peak_of_random(space: SearchSpace, skeleton: Skeleton, rng: np.random.Genera
     return int(count_derived(random_genotype(space, rng), space, small, {"peak_memory": peak_memory})["peak_memory"])
 
 
-# --- the designs of a filter -------------------------------------------------------------------------------------
+# --- filter designs ----------------------------------------------------------------------------------------------
 
 
 class Branches(nn.Module):
-    """Branches that read the same feature map (n, c, h, w) and whose outputs, of equal shapes, are summed."""
+    """Sum of branches that read the same feature map (n, c, h, w) and have outputs of equal shapes."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The trace of a network on one image: a record of its operations, from which costs are counted.
+"""Trace of a network on one image: the record of its operations that costs are counted from.
 
 The network runs on meta tensors, which have shapes but no values and no memory.
 """
@@ -23,8 +23,8 @@ Image = tuple[int, int, int]
 def trace(network: nn.Module, image: Inputs) -> Trace:
     """Return the trace of `network`, in eval mode, on one image (channels, height, width); the network is not changed.
 
-    A network with several inputs takes one of each shape. Raises InputError, naming the layer, if the network cannot take
-    such an image or needs the values of its pixels.
+    For a network with several inputs, `image` contains the shape of each. Raises InputError, naming the layer, if the
+    network does not accept an image of this shape or depends on the values of its pixels.
     """
     memory = _remembered.get()
     if memory is not None and (id(network), image) in memory:
@@ -68,7 +68,7 @@ _remembered: ContextVar[dict[tuple[int, Inputs], Trace] | None] = ContextVar("tr
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Trace a network only once within this context, for all callers; the network must not be changed or replaced meanwhile."""
+    """Cache traces within this context, so that each network is traced only once; networks must not be changed or replaced meanwhile."""
     memory = _remembered.get()
     token = _remembered.set({} if memory is None else memory)
     try:

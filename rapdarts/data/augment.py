@@ -22,7 +22,7 @@ TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)
 
 @dataclass(frozen=True)
 class Augment:
-    """Augmentation of images between the data set and the network; without draws, images are only normalised."""
+    """Augmentation and normalisation of images; without draws, images are only normalised."""
 
     mean: tuple[float, ...]  # of each channel, in 0..1
     std: tuple[float, ...]  # of each channel, in 0..1
@@ -32,7 +32,7 @@ class Augment:
     jitter: float = (
         0.0  # largest relative change of brightness, contrast and saturation, and of the hue in half turns; 0: none
     )
-    smallest_crop: float = 1.0  # smallest fraction of the area that a random crop keeps; 1: no such crop
+    smallest_crop: float = 1.0  # smallest fraction of the area that a random zoom keeps; 1: no zoom
 
     @property
     def draws(self) -> int:
@@ -78,21 +78,21 @@ def random_crop(images: Tensor, padding: int, draws: Tensor) -> Tensor:
 
 
 def random_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Flip horizontally the images (b, c, h, w) whose draw (b,) is below 0.5."""
+    """Flip each image in (b, c, h, w) horizontally if its draw in (b,) is below 0.5."""
     return torch.where(draws[:, None, None, None] < 0.5, images.flip(-1), images)
 
 
 def random_zoom(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
     """Crop a window of random area, shape and position, and scale it to the size of the image (Szegedy et al. 2015, section 6).
 
-    images (b, c, h, w), pixels from 0 to 255; draws (b, 4) in [0, 1). The area is a fraction between `smallest` and 1 of the
-    image, and the ratio of the sides changes by a factor of up to 4/3; a side that would not fit is clipped. Pixels are
-    interpolated, whatever the size of the window.
+    images (b, c, h, w), pixels from 0 to 255; draws (b, 4) in [0, 1). The window covers a fraction of the
+    image between `smallest` and 1, and its aspect ratio changes by a factor of up to 4/3. A side that does not fit is
+    clipped. Pixels are interpolated for every window size.
     """
     area = smallest + (1 - smallest) * draws[:, 0]
     stretch = torch.exp((2 * draws[:, 1] - 1) * math.log(4 / 3) / 2)
     height, width = (area.sqrt() / stretch).clamp(max=1), (area.sqrt() * stretch).clamp(max=1)
-    # In coordinates in which the image extends from -1 to 1.
+    # Coordinates run from -1 to 1 across the image.
     row, column = (2 * draws[:, 2] - 1) * (1 - height), (2 * draws[:, 3] - 1) * (1 - width)
     zero = torch.zeros_like(row)
     window = torch.stack([torch.stack([width, zero, column], 1), torch.stack([zero, height, row], 1)], 1)
@@ -103,8 +103,8 @@ def random_zoom(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
 def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
     """Scale brightness, contrast and saturation by factors in 1 +- strength, and rotate the hue by up to +-strength / 2 turns.
 
-    images (b, c, h, w) in 0..1, and so is the result; draws (b, 4) in [0, 1). Images without three channels change only in
-    brightness and contrast. The hue is rotated about the grey axis, so that luma does not change.
+    images and result (b, c, h, w) in 0..1; draws (b, 4) in [0, 1). Images without three channels change only in brightness
+    and contrast. The hue is rotated about the grey axis, so that luma does not change.
     """
     brightness, contrast, saturation = (1 + strength * (2 * draws[:, :3] - 1)).T[:, :, None, None, None]
     images = (images * brightness).clamp(0, 1)
@@ -133,7 +133,7 @@ def cutout(images: Tensor, side: int, draws: Tensor) -> Tensor:
     """Set a square around a uniformly random pixel to 0, clipped at the borders (DeVries and Taylor 2017).
 
     images (b, c, h, w), normalised; draws (b, 2) in [0, 1) choose the row and column of the centre. As in DARTS, the square
-    extends from centre - side // 2 up to, but not including, centre + side // 2, so an odd side counts as one less.
+    extends from centre - side // 2 up to, but not including, centre + side // 2, so an odd side is reduced by one.
     """
     height, width = images.shape[-2:]
     row = (draws[:, 0, None] * height).long()
@@ -153,6 +153,6 @@ def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _yiq(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the (3, 3) matrices from red, green and blue to YIQ and back; cached for the same reason."""
+    """Return the (3, 3) matrices from red, green and blue to YIQ and back; cached on the device."""
     there = torch.tensor(TO_YIQ, dtype=torch.float64)
     return there.float().to(device), torch.linalg.inv(there).float().to(device)

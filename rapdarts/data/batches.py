@@ -17,10 +17,10 @@ from rapdarts.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """An endless stream of shuffled, augmented batches; any step of any epoch can be read without the steps before it.
+    """Endless stream of shuffled, augmented batches; any step of any epoch can be read without the steps before it.
 
     A batch may be computed in `accumulate` parts, one after the other. Image i of a batch is in part i mod parts. Several
-    processes divide each part among themselves.
+    processes share each part.
     """
 
     images: Images
@@ -40,7 +40,7 @@ class Batches:
         if self.batch > len(self.index):
             whole, share = (f" of {len(self.images)}", f" ({self.share})") if self.share else ("", "")
             raise InputError(
-                f"{self.what}={self.batch} is larger than the {len(self.index)}{whole} training images that it is drawn from{share};"
+                f"{self.what}={self.batch} is larger than the {len(self.index)}{whole} training images that batches are drawn from{share};"
                 f" use at most {len(self.index)}."
             )
 
@@ -85,7 +85,7 @@ class Batches:
 
 
 def ordered(images: Images, index: Tensor | None, batch: int, augment: Augment) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (images (b, c, h, w) float32, labels (b,) int64), only normalised, in the order of `index` (n,) (None: all)."""
+    """Yield normalised (images (b, c, h, w) float32, labels (b,) int64) in the order of `index` (n,), or of all images if it is None."""
     index = torch.arange(len(images)) if index is None else index
     for part, pixels in _fetch_each(images, torch.split(index, batch)):
         yield augment(pixels, None), images.labels[part]

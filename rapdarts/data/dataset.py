@@ -1,6 +1,6 @@
-"""Data sets for search and training: read once and split by class.
+"""Data sets for search and training, read once and split by class.
 
-A data set has a train half and a test half. If its files mark no test images, it is split by
+A data set has a training half and a test half. If its files mark no test images, it is divided by
 `split(y, 2/3, 0, "npz test")`, which does not depend on the seed of a run.
 """
 
@@ -24,8 +24,8 @@ from rapdarts.data.statistics import PUBLISHED, is_published, some_of, statistic
 from rapdarts.errors import InputError, shorten
 
 IN_MEMORY_BYTES = 256 * 10**6  # decoded image folders up to this size are kept in memory
-MOST_NAMES = 20  # number of classes that are named to the user
-UNEQUAL = 3  # ratio of the largest to the smallest class from which on it is remarked upon
+MOST_NAMES = 20  # maximum number of class names shown to the user
+UNEQUAL = 3  # ratio of the largest to the smallest class that triggers a remark
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class DataSet:
     mean: tuple[float, ...]  # of each channel, in 0..1
     std: tuple[float, ...]
     fingerprint: str  # sha256 of labels, shapes and pixels (streaming folders: file names and sizes instead of pixels)
-    remarks: tuple[str, ...] = ()  # on what was changed, left out or looks unintended
-    described: bool = False  # whether the user has been told about the data, by a run that this one belongs to
+    remarks: tuple[str, ...] = ()  # about changed or unused images and likely mistakes
+    described: bool = False  # True if an enclosing run has already described the data to the user
 
     def on(self, device: torch.device) -> DataSet:
         """Return the data set on a device."""
@@ -50,7 +50,7 @@ class DataSet:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Lines on the data: their numbers, the names of the classes, and the remarks; empty if the data have been described."""
+        """Lines that describe the data: counts, class names and remarks; empty if the data have already been described."""
         if self.described:
             return ()
         sizes = torch.bincount(self.train.labels, minlength=self.classes)
@@ -65,7 +65,7 @@ class DataSet:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return names in a line: all, or the first ones and the number of the others."""
+    """Return a comma-separated list of the first MOST_NAMES names, and the number of any others."""
     shown = [shorten(name) for name in names[:MOST_NAMES]]
     return ", ".join([*shown, f"and {len(names) - MOST_NAMES:,} others"] if len(names) > MOST_NAMES else shown)
 
@@ -77,25 +77,27 @@ Reader = Callable[[torch.device], DataSet]
 def load_dataset(config: DataConfig, device: torch.device, seed: int) -> DataSet:
     """Read a data set, downloading it if needed; `seed` selects the fraction `config.fraction` of its training images.
 
-    Raises InputError for settings or data that cannot be used, and DamagedError for a truncated or altered file.
+    Raises InputError for invalid settings or data, and DamagedError for a truncated or altered file.
     """
     return build_dataset(config, readers.read_images(config), device, seed)
 
 
 def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, seed: int) -> DataSet:
-    """Return a data set made of what a reader found, with the fraction and the statistics of `config`. Raises InputError."""
+    """Build a data set from the images of a reader, with the fraction and statistics of `config`. Raises InputError for unusable data."""
     train, test, names, remarks = read.train, read.test, read.names, [*read.remarks]
     if test is None:
         first, second = split(train.labels, 2 / 3, 0, "npz test", names)
         train, test = train.take(first), train.take(second)
-        remarks.append("no test images are marked, so a third of the images of each class is held out")
+        remarks.append("no test images are marked, so a third of the images of each class is held out for testing")
     if train.image != test.image:
         raise InputError(
             f"data.name={config.name}: training images are {train.image}, but test images are {test.image};"
             " use one shape for both."
         )
     if len(names) < 2:
-        raise InputError(f"data.name={config.name}: all images belong to one class; a classifier needs at least two.")
+        raise InputError(
+            f"data.name={config.name}: all images belong to one class; a classifier needs at least two classes."
+        )
     sizes = torch.bincount(train.labels, minlength=len(names))
     if not sizes.all():
         raise InputError(
@@ -119,7 +121,7 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != train.image[0]:
             raise InputError(
-                f"data.{key} needs one value for each of the {train.image[0]} channels of the images; it has {len(values)}."
+                f"data.{key} must have one value per channel of the images ({train.image[0]}), not {len(values)}."
             )
     fingerprint = hashlib.sha256(train.digest() + test.digest()).hexdigest()
     train, test = train.to(device), test.to(device)
@@ -129,25 +131,25 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
 
 
 def _warnings(train: Images, names: Sequence[str]) -> list[str]:
-    """Return remarks on training images that a user may not intend: very unequal classes, or images that are all alike."""
+    """Return remarks on likely mistakes in the training images: very unequal classes, or identical images."""
     found, sizes = [], torch.bincount(train.labels, minlength=len(names))
     (few, least), (many, most) = ((int(at), int(sizes[at])) for at in (sizes.argmin(), sizes.argmax()))
     if most >= UNEQUAL * least:
         found.append(
             f"the classes are very unequal ({names[many]}: {most:,} images, {names[few]}: {least:,});"
-            " search.class_weights=balanced and retrain.class_weights=balanced give them equal weight"
+            " set search.class_weights=balanced and retrain.class_weights=balanced to give them equal weight"
         )
     if isinstance(train, InMemory) and len(train) > 1 and bool((train.pixels == train.pixels[:1]).all()):
-        found.append("all training images are alike")
+        found.append("all training images are identical")
     return found
 
 
 def _decode_small(
     images: InMemory | Pictures, config: DataConfig, half: str, remarks: list[str]
 ) -> InMemory | Pictures:
-    """Decode an image folder into memory if it is small enough, and append remarks on what was lost.
+    """Decode an image folder into memory if it is small enough, and append remarks on clipped or rounded pixels.
 
-    Of a larger folder, the losses of evenly spaced images are reported.
+    For a larger folder, the remarks cover only a sample of evenly spaced images.
     """
     if isinstance(images, InMemory):
         return images
@@ -159,7 +161,7 @@ def _decode_small(
     else:
         return images
     words = sum(images.lost or (), Lost()).in_words(config.range, decoded.pixels.numel())
-    part = "" if is_small else f", in {len(decoded.pixels):,} of {len(images):,} images"
+    part = "" if is_small else f", in a sample of {len(decoded.pixels):,} of {len(images):,} images"
     remarks += [f"{half} images: {one}{part}" for one in words]
     return decoded if is_small else images
 
@@ -168,7 +170,7 @@ def split(labels: Tensor, fraction: float, seed: int, stream: str, names: Sequen
     """Split the images with labels (n,) into two parts, returned as ascending indices (n1,) and (n2,), int64 on the CPU.
 
     The first has `fraction` of each class, but at least one image and at most all but one. The result is a pure function of
-    the arguments. Raises InputError, with the name of the class if there are `names`, for a class with a single image.
+    the arguments. Raises InputError if a class has a single image; `names` are the class names for this message.
     """
     labels = labels.cpu()
     sizes = torch.bincount(labels)

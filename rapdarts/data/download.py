@@ -44,7 +44,7 @@ FOLDERS = {
     "mnist": ("mnist", "MNIST", "MNIST/raw"),
     "fashion_mnist": ("fashion-mnist", "fashion_mnist", "FashionMNIST", "FashionMNIST/raw"),
 }
-"""Subfolders of data.path in which the files of a data set are looked up."""
+"""Subfolders of data.path that are searched for the files of a data set."""
 
 
 # --- finding and fetching ----------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ FOLDERS = {
 def place(config: DataConfig) -> Path:
     """Return data.path. Raises InputError if it is not set or does not exist."""
     if not config.path:
-        raise InputError(f"data.name={config.name} needs data.path=PATH, the {config.name} with the images.")
+        raise InputError(f"data.name={config.name} needs data.path; set data.path=PATH to the images.")
     if not Path(config.path).exists():
         raise InputError(f"data.path={config.path} does not exist.")
     return Path(config.path)
@@ -160,7 +160,7 @@ def read_files(folder: Path, sizes: dict[str, int], meta: str) -> dict[str, byte
 
 
 def read_tar(archive: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes]:
-    """Read the files in `sizes`, and `meta`, from an archive by their base names, without unpacking it or following its paths."""
+    """Read the files in `sizes`, and `meta`, from an archive by their base names, without extracting it to disk."""
     contents = {}
     try:
         with tarfile.open(archive, "r:gz") as members:

@@ -1,4 +1,4 @@
-"""Folders of images: which files belong to the training images, which to the test images, and which stay unused."""
+"""Image folders: selection of the training images, the test images and the files that are not used."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rapdarts.errors import InputError, plural
 
 TRAIN = ("train", "training")
 HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "holdout")
-"""Names, in any case, of folders that hold the training and the test images, the one to prefer first."""
+"""Names of folders with training and test images, in upper or lower case, in order of preference."""
 
 FEW = 3
-"""Largest number of classes with folders inside that a remark names."""
+"""Maximum number of names that a remark lists."""
 
 
 @dataclass(frozen=True)
 class Half:
-    """A folder with one folder of images per class: for each class, its files, relative to `root`."""
+    """Folder with one subfolder of images per class; `files` are the files of each class, relative to `root`."""
 
     root: Path
     files: dict[str, list[str]]
@@ -35,7 +35,7 @@ class Half:
 
     @property
     def merged(self) -> dict[str, list[str]]:
-        """Folders inside the folder of a class, for each class whose images are in several folders; its own is "."."""
+        """Folders with the images of a class, for each class with several such folders; "." is the class folder itself."""
         places = {
             name: sorted({Path(file).relative_to(name).parent.as_posix() for file in files})
             for name, files in self.files.items()
@@ -44,21 +44,21 @@ class Half:
 
 
 def read_folder(config: DataConfig) -> ReadImages:
-    """Read the images below data.path: train/CLASS/ and a folder of HELD_OUT next to it, or CLASS/ without a split.
+    """Read the images below data.path, from train/CLASS/ and a folder of HELD_OUT next to it, or from CLASS/ without a split.
 
-    The split may lie one folder deeper. Raises InputError if there is neither, if folders may be classes or halves, or for
-    a broken image.
+    The split may be one folder deeper. Raises InputError if neither exists, if folders could be either classes or halves, or
+    if an image is broken.
     """
     root = download.place(config)
     if not root.is_dir():
         raise InputError(
-            f"{root} is not a folder; {foreign.advice(root) or 'set data.path to the folder that holds the images'}."
+            f"{root} is not a folder; {foreign.advice(root) or 'set data.path to the folder that contains the images'}."
         )
     train, test, spare = _halves(root)
     halves, names = [half for half in (train, test) if half], sorted(train.files)
     for half in halves:
         for name in sorted(half.files.keys() - train.files.keys()):
-            raise InputError(f"{half.root / name} is a class without training images; add some or remove it.")
+            raise InputError(f"{half.root / name} is a class without training images; add some, or remove the class.")
         for name, files in half.files.items():
             if not files:
                 raise InputError(f"{half.root / name} contains no images ({', '.join(sorted(SUFFIXES))}); add some.")
@@ -74,7 +74,7 @@ def read_folder(config: DataConfig) -> ReadImages:
 
 
 def _halves(root: Path) -> tuple[Half, Half | None, list[Half]]:
-    """Return the training images, the test images (None if none are marked), and the folders of HELD_OUT that are not used."""
+    """Return the training images, the test images (None if none are marked), and the folders that are not used."""
     inside = _folders(root)
     if len(inside) == 1 and not _named((*TRAIN, *HELD_OUT), inside):  # the folder that an archive was unpacked into
         deeper = _folders(root / inside[0])
@@ -100,22 +100,22 @@ def _halves(root: Path) -> tuple[Half, Half | None, list[Half]]:
 
 
 def _named(names: Sequence[str], inside: Sequence[str]) -> list[str]:
-    """Return the folders `inside` another that have one of the names, in any case, in the order of the names."""
+    """Return the folders in `inside` that have one of the names in upper or lower case, in the order of the names."""
     return [folder for name in names for folder in inside if folder.lower() == name]
 
 
 def _check_classes(whole: Half) -> None:
-    """Raise InputError if a folder of a data set without a split contains no images but several folders of images."""
+    """Raise InputError if a class folder of a data set without a split contains several folders of images, but no images itself."""
     for name, inside in whole.merged.items():
         if "." not in inside:
             raise InputError(
-                f"{whole.root / name} contains no images but folders of images ({_listed(inside)}), so it may be a class or a"
+                f"{whole.root / name} contains no images, only folders of images ({_listed(inside)}), so it may be a class or a"
                 " half of the data; name the halves train and test, or put all images of a class directly into its folder."
             )
 
 
 def _half(root: Path, names: Sequence[str]) -> Half:
-    """Return the images in the folders of classes of these names; those without any file do not count."""
+    """Return the images in the class folders `names`; a folder that contains only folders without files is not a class."""
     found: dict[str, list[str]] = {}
     unused: Counter[str] = Counter()
     for name in names:
@@ -128,7 +128,7 @@ def _half(root: Path, names: Sequence[str]) -> Half:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, except hidden ones and what macOS adds to archives."""
+    """Yield the files below a folder, except hidden files and those that macOS adds to archives."""
     for entry in folder.iterdir():
         if _hidden(entry.name):
             continue
@@ -139,7 +139,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _pictures_outside(top: Path, known: Set[Path]) -> Iterator[Path]:
-    """Yield the images below a folder that are in none of the `known` folders; links and unreadable folders are skipped."""
+    """Yield the images below a folder but outside the `known` folders; links and unreadable folders are skipped."""
     for folder, inner, names in os.walk(top):
         inner[:] = [name for name in inner if not _hidden(name) and Path(folder, name) not in known]
         yield from (Path(folder, name) for name in names if not _hidden(name) and _is_picture(Path(name)))
@@ -158,21 +158,21 @@ def _hidden(name: str) -> bool:
 
 
 def _merged(half: Half) -> list[str]:
-    """Return a remark on the classes whose images are in several folders, [] if there are none."""
+    """Return a remark on classes with images in several folders, or [] if there are none."""
     found = [
         f"{name} ({_listed([folder for folder in inside if folder != '.'])})" for name, inside in half.merged.items()
     ]
-    return [f"folders inside the folder of a class are read as that class: {_listed(found)}"] if found else []
+    return [f"subfolders of a class folder are read as part of the class: {_listed(found)}"] if found else []
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return names in a line: all, or the first few and the number of the others."""
+    """Return a comma-separated list of the first FEW names, and the number of any others."""
     others = len(names) - FEW
     return ", ".join(names if others <= 0 else (*names[:FEW], f"and {plural(others, 'other')}"))
 
 
 def _unused(root: Path, halves: Sequence[Half], spare: Sequence[Half]) -> list[str]:
-    """Return remarks on what stays unused below `root`: the `spare` folders, files that are not images, and images outside the classes."""
+    """Return remarks on unused files below `root`: the `spare` folders, files that are not images, and images outside class folders."""
     remarks = []
     for half in spare:
         count = plural(sum(map(_is_picture, _files(half.root))), "image")
@@ -180,9 +180,9 @@ def _unused(root: Path, halves: Sequence[Half], spare: Sequence[Half]) -> list[s
     unused = sum((half.unused for half in halves), Counter())
     if unused:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unused.items()))
-        remarks.append(f"files that are not images are not used: {kinds}")
+        remarks.append(f"files that are not images are ignored: {kinds}")
     known = {half.root / name for half in halves for name in half.files} | {half.root for half in spare}
-    tops = (root, *(half.root for half in halves))  # a half may be a link, which is not followed from above
+    tops = (root, *(half.root for half in halves))  # a half may be a link, which os.walk does not follow
     outside = {file.relative_to(root).as_posix() for top in tops for file in _pictures_outside(top, known)}
     if outside:
         remarks.append(f"not used: {plural(len(outside), 'image')} outside the class folders, such as {min(outside)}")

@@ -69,9 +69,9 @@ class InMemory:
 
 @dataclass(frozen=True)
 class ReadImages:
-    """Images as a reader found them: the training images, the test images (None if the data mark none), and class names.
+    """Images returned by a reader: training images, test images (None if the data mark none) and class names.
 
-    `remarks` say what was changed or left out.
+    `remarks` describe images that were changed or left out.
     """
 
     train: InMemory | Pictures

@@ -20,14 +20,14 @@ from rapdarts.data.readers import as_labels, numbers
 from rapdarts.errors import InputError, shorten
 
 IMAGE_KEYS, LABEL_KEYS = ("image", "img"), ("label", "labels", "fine_label")
-"""Names of image and label in items that are mappings, as those of Hugging Face's `datasets`."""
+"""Keys of the image and the label in items that are mappings, as in Hugging Face's `datasets`."""
 
 FORMS = "a pair (images, labels), or a data set with a length whose items are (image, label)"
 
 
 @dataclass(frozen=True)
 class Given:
-    """Images and labels (n,) as the calling program passed them, and class names, if there are any; `layout` is empty if it is unknown."""
+    """Images and labels (n,) as passed by the calling program, and class names, if any; `layout` is empty if it is unknown."""
 
     images: Array
     labels: Array
@@ -39,11 +39,11 @@ class Given:
 def read_in_memory(config: DataConfig, data: Any, test: Any = None) -> ReadImages:
     """Return the images passed by the calling program, as uint8 in memory; the test half is None if `test` is None.
 
-    `data` and `test` are (images, labels) or data sets. Images are arrays or tensors (n, c, h, w), (n, h, w, c) or
-    (n, h, w), with the scale and layout that rapdarts.data.pixels finds or `config` gives; labels are integers (n,) from 0.
-    A data set has a length and returns (image, label), or a mapping with both, by position, where an image is a PIL image
-    or an array as above without n; the class names are its `classes`, or those of its feature for labels. Raises
-    InputError.
+    `data` and `test` are pairs (images, labels) or data sets. Images are arrays or tensors (n, c, h, w), (n, h, w, c) or
+    (n, h, w); labels are integers (n,) from 0. Scale and layout are set in `config` or detected by rapdarts.data.pixels.
+    A data set has a length, and its items are (image, label) or mappings with both. Its images are PIL images, or arrays
+    as above without n. The class names are its `classes`, or the names of its label feature. Raises InputError for
+    invalid data.
     """
     given = _given(data, "data")
     form = Form.of(given.images, replace(config, layout=given.layout or config.layout), "data, images")
@@ -68,7 +68,7 @@ def read_in_memory(config: DataConfig, data: Any, test: Any = None) -> ReadImage
 
 
 def _half(given: Given, form: Form, what: str, classes: int) -> tuple[InMemory, Lost]:
-    """Return one half as tensors, and what was lost; `classes` is the number of classes, 0 if it is unknown."""
+    """Return one half as tensors, and the losses; `classes` is the number of classes, or 0 if it is unknown."""
     pixels, lost = form.read(given.images, f"{what}, images")
     return InMemory(pixels, as_labels(given.labels, len(pixels), classes or None, f"{what}, labels")), lost
 
@@ -77,7 +77,7 @@ def _given(source: Any, what: str) -> Given:
     """Return the images, labels and class names of one half."""
     if isinstance(source, DataLoader):
         raise InputError(
-            f"{what} is a DataLoader, which shuffles and transforms; pass its dataset: {what}=loader.dataset."
+            f"{what} is a DataLoader, which may shuffle and transform images; pass its data set: {what}=loader.dataset."
         )
     if isinstance(source, tuple) and len(source) == 2:
         return Given(_array(source[0], f"{what}, images"), _array(source[1], f"{what}, labels"), [])
@@ -96,9 +96,9 @@ def _given(source: Any, what: str) -> Given:
         if image.shape != images[0].shape:
             is_colour = image.shape[1:] == images[0].shape[1:]
             remedy = (
-                'convert all of them to one mode, such as picture.convert("RGB")'
+                'convert all images to one mode, for example with picture.convert("RGB")'
                 if is_colour
-                else "resize all of them to one size"
+                else "resize all images to one size"
             )
             raise InputError(f"{what}: image {position} is {image.shape}, but image 0 is {images[0].shape}; {remedy}.")
     labels = [_array(label, f"{what}, label {position}") for position, (_, label) in enumerate(items)]
@@ -114,8 +114,8 @@ def _item(item: Any, what: str) -> tuple[Any, Any]:
         if [len(found) for found in keys] == [1, 1]:
             return item[keys[0][0]], item[keys[1][0]]
         raise InputError(
-            f"{what} has the keys {shorten(', '.join(map(str, item)))}; give one image ({' or '.join(IMAGE_KEYS)}) and one label"
-            f" ({' or '.join(LABEL_KEYS)})."
+            f"{what} has the keys {shorten(', '.join(map(str, item)))}; use one key for the image ({' or '.join(IMAGE_KEYS)}) and one"
+            f" for the label ({' or '.join(LABEL_KEYS)})."
         )
     if not (isinstance(item, Sequence) and len(item) == 2):
         raise InputError(f"{what} must be (image, label), not a {type(item).__name__}.")
@@ -148,7 +148,9 @@ def _array(values: Any, what: str) -> Array:
             values = (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
         array = np.asarray(values)
     except (TypeError, ValueError, NotImplementedError) as error:  # sparse, on the meta device, or ragged
-        raise InputError(f"{what} cannot be converted to an array ({' '.join(str(error).split())[:200]}).") from None
+        raise InputError(
+            f"{what} cannot be converted to an array ({' '.join(str(error).split())[:200]}); pass a dense array."
+        ) from None
     if array.dtype.kind not in "buif":
         raise InputError(f"{what} must be numbers, not {array.dtype}.")
     return array if array.flags.writeable else array.copy()  # torch does not accept read-only arrays

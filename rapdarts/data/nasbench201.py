@@ -15,10 +15,10 @@ SPACE = "nasbench201"
 """Name of the search space of these cells."""
 
 PRIMITIVES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-"""Candidates of an edge, in the order of that space and of the first six axes of `accuracy_table`."""
+"""Candidates of an edge, in the order of the search space and of the first six axes of `accuracy_table`."""
 
 DATA_SETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16_120": "ImageNet16-120"}
-"""Data sets in the order of the last axis of `accuracy_table`: name in JSON, and name in text."""
+"""Data sets in the order of the last axis of `accuracy_table`, from names in JSON to names in text."""
 
 TRAINING = "200 epochs, 15 cells + 2 residual blocks x 16 channels, mean over its seeds"
 """Training of the networks in NAS-Bench-201, as text (Dong and Yang 2020, section 2; one to three seeds per network)."""
@@ -54,9 +54,9 @@ def cell_index(genotype: Genotype) -> tuple[int, ...] | None:
 
 
 def known_accuracies(genotype: Genotype) -> dict[str, float] | None:
-    """Return the published test accuracies of a genotype's cell, 0 to 1, by data set (DATA_SETS); None if there are none.
+    """Return the published test accuracies of a genotype's cell, 0 to 1, by data set (DATA_SETS), or None if there are none.
 
-    The accuracies are those of the networks in NAS-Bench-201 (TRAINING), whatever the genotype's own skeleton.
+    The accuracies are those of the networks in NAS-Bench-201 (TRAINING), regardless of the genotype's own skeleton.
     """
     index = cell_index(genotype)
     if index is None:

@@ -1,4 +1,4 @@
-"""Image files of any format and Pillow's images, decoded upright and without transparency.
+"""Image files and PIL images, decoded upright and without transparency.
 
 Colour, palette and 8-bit grey images have pixels from 0 to 255. Images with more than 8 bits per pixel keep their own
 values, which are scaled like those of arrays (rapdarts.data.pixels).
@@ -29,7 +29,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 BACKGROUND = (255, 255, 255)
-"""Colour behind transparent images: white, as a web page would show them."""
+"""Background colour of transparent images: white, as on most web pages."""
 
 ORIENTATION = 0x0112
 """EXIF tag of the orientation; above 4, width and height are exchanged."""
@@ -42,16 +42,16 @@ KINDS = {
     "animated": ("animated image", "{are} reduced to the first frame"),
     "other": ("image", "in other colour systems {are} converted to RGB"),
 }
-"""Kinds of images that are changed when they are read, with the noun and the rest of the remark on their number."""
+"""Kinds of images that are changed when they are read, with the noun and the rest of the remark that reports them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Image files, decoded every time they are read, to RGB with 8 bits per channel.
+    """Image files that are decoded to RGB with 8 bits per channel every time they are read.
 
-    `range` are black and white for images with more than 8 bits, or for all images if it was asked for (None: there are
-    none). `lost` collects what is lost while decoding, until the images are used for training. Positions are (b,) int64,
-    and images are (b, 3, h, w) uint8.
+    `range` contains the values of black and white in images with more than 8 bits per pixel, or in all images if the user
+    set it; it is None if there are no such images. `lost` collects the losses of decoding until the images are used for
+    training. Positions are (b,) int64, and images are (b, 3, h, w) uint8.
     """
 
     root: Path
@@ -72,7 +72,7 @@ class Pictures:
     def collect(self, decoding: list[Future[Tensor]]) -> Tensor:
         """Wait for the decoded images and return them, (b, 3, h, w) uint8, on the device.
 
-        Raises InputError, naming the file, for a broken image, or for one whose pixels are out of range.
+        Raises InputError, naming the file, if an image is broken or its pixels are out of range.
         """
         pixels = torch.stack([picture.result() for picture in decoding])
         if self.labels.is_cuda:
@@ -89,7 +89,7 @@ class Pictures:
         return replace(self, labels=self.labels.to(device), lost=None)
 
     def digest(self) -> bytes:
-        """Return a hash of the file names and sizes, because reading all files would take as long as an epoch."""
+        """Return a hash of labels, file names and file sizes; reading all pixels would take as long as an epoch."""
         hashed = hashlib.sha256(repr((len(self), *self.image)).encode())
         hashed.update(self.labels.numpy().tobytes())
         for file in self.files:
@@ -97,12 +97,12 @@ class Pictures:
         return hashed.digest()
 
     def _decode(self, position: int) -> Tensor:
-        """Decode an image, (h, w, 3) uint8."""
+        """Return the image at a position, (h, w, 3) uint8."""
         file = self.root / self.files[position]
         _, height, width = self.image
         pixels = read_picture(file)
         if self.range is None and pixels.dtype != np.uint8:
-            raise InputError(f"{file} has more than 8 bits per pixel, but no training image has; {SAY_RANGE}.")
+            raise InputError(f"{file} has more than 8 bits per pixel, but no training image does; {SAY_RANGE}.")
         if self.range is not None and (self.range.asked or pixels.dtype != np.uint8):
             pixels, lost = self.range.to_bytes(pixels, str(file))
             if self.lost is not None:
@@ -124,9 +124,9 @@ def _pool() -> ThreadPoolExecutor:
 def open_pictures(
     root: Path, files: Sequence[str], labels: Tensor, config: DataConfig, training: Pictures | None = None
 ) -> Pictures:
-    """Return image files with labels (n,) after reading their headers; `training` are the training images, None for these.
+    """Read the headers of image files with labels (n,); `training` are the training images, or None to open these themselves.
 
-    Raises InputError, naming the file, if it is not an image, if the sizes differ and data.size is 0, or if the scale of
+    Raises InputError, naming the file, if a file is not an image, if sizes differ and data.size is 0, or if the scale of
     pixels with more than 8 bits is ambiguous.
     """
     headers: list[Header] = []
@@ -149,13 +149,13 @@ def open_pictures(
     remarks = remarks_on(kind for found in headers for kind in found.kinds)
     if deep and pixel_range:
         remarks.append(
-            _remark(len(deep), "image", f"with more than 8 bits per pixel {{are}} scaled from {pixel_range}")
+            _remark(len(deep), "image", f"with more than 8 bits per pixel {{are}} scaled from the range {pixel_range}")
         )
     return Pictures(root, files, labels, (3, height, width), pixel_range, tuple(remarks))
 
 
 def remarks_on(kinds: Iterable[str]) -> list[str]:
-    """Return a remark on the number of images of each of the KINDS."""
+    """Return a remark with the number of images for each kind in KINDS."""
     found = Counter(kinds)
     return [_remark(found[kind], *words) for kind, words in KINDS.items() if found[kind]]
 
@@ -169,7 +169,7 @@ def _remark(count: int, noun: str, rest: str) -> str:
 
 
 class Header(NamedTuple):
-    """Upright (width, height) of an image, whether it has more than 8 bits per pixel, and its KINDS."""
+    """Header of an image: its upright (width, height), whether it has more than 8 bits per pixel, and its KINDS."""
 
     size: tuple[int, int]
     is_deep: bool
@@ -186,7 +186,7 @@ def read_picture(file: Path) -> Array:
 
 
 def pixels_of(picture: Image.Image) -> Array:
-    """Return an image upright and without transparency: (h, w) if it is grey, else (h, w, 3), uint8 or deeper."""
+    """Return the pixels of an image, upright and without transparency: (h, w) if it is grey, else (h, w, 3), uint8 or deeper."""
     picture = ImageOps.exif_transpose(picture) if _orientation(picture) > 1 else picture
     if _is_deep(picture):
         pixels = np.asarray(picture)
@@ -224,7 +224,7 @@ def _header(file: Path) -> Header:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 if it has none; Pillow would decode a whole PNG file to look for it."""
+    """Return the EXIF orientation of an image, or 1 if it has none. Avoid `getexif` where possible, because it decodes a whole PNG file."""
     has_none = picture.format == "PNG" and "exif" not in picture.info
     return 1 if has_none else int(picture.getexif().get(ORIENTATION, 1))
 
@@ -235,7 +235,7 @@ def _is_deep(picture: Image.Image) -> bool:
 
 
 def _is_stored_deep(picture: Image.Image) -> bool:
-    """Return whether the file of an image has 16 bits per value, which Pillow's mode of colour images does not show."""
+    """Return whether the file of an image has 16 bits per value, which Pillow's `mode` does not show for colour images."""
     for codec, _, _, arguments in getattr(picture, "tile", []):
         values = arguments if isinstance(arguments, tuple) else (arguments,)
         largest = max((value for value in values if type(value) is int), default=0) if codec == "ppm" else 0
@@ -249,7 +249,7 @@ def _is_transparent(picture: Image.Image) -> bool:
 
 
 def _extremes(files: Sequence[Path]) -> Array:
-    """Return a few pixels of images that show their range: the smallest, the largest and, if there is one, a fraction."""
+    """Return pixels that determine the range of images: the smallest, the largest and, if any, a fraction from each image."""
 
     def some(file: Path) -> list[float]:
         pixels = read_picture(file)

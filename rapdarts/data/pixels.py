@@ -1,6 +1,6 @@
-"""Pixels of images that are given as arrays: their scale and their layout, by one rule for files, folders and programs.
+"""Scale and layout of images in arrays, with one rule for files, folders and in-memory data.
 
-Ambiguous arrays are rejected, with the key that resolves the ambiguity: `data.range` or `data.layout`.
+Ambiguous arrays are rejected; the message names the key that resolves the ambiguity, `data.range` or `data.layout`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from rapdarts.errors import InputError, plural
 Array = np.ndarray[Any, Any]
 
 COUNTS_OF_CHANNELS = (1, 3, 4)
-"""Sizes of an outer axis that are taken for channels where no two sides are equal."""
+"""Sizes of a first or last axis that may be the channels if no two sides are equal."""
 
 FIRST, LAST = "channels_first", "channels_last"
 SHORT_SIDE = 4
-"""Equal sides must be longer than this to count, because images have 1, 3 or 4 channels as well."""
+"""Equal sides count as height and width only if they are longer than this, because images can have up to 4 channels."""
 
 LONG_SIDE = 16
-"""The opposite outer axis must be longer than this, so that it cannot be taken for channels itself."""
+"""The axis opposite the channels must be longer than this, so that it cannot be mistaken for channels."""
 
 SAY_RANGE = "set data.range=LOW,HIGH to the values of black and white"
 SAME_SCALE = "store both on one scale, or set data.range=LOW,HIGH to the values of black and white in both"
 
 AT_ONCE = 1024
-"""Images that are converted at once."""
+"""Number of images that are converted at once."""
 
 ROUNDING = 0.1
 """Largest difference from a whole number, in steps of 1/255, that is attributed to the precision of the values."""
@@ -40,7 +40,7 @@ ROUNDING = 0.1
 
 @dataclass(frozen=True)
 class Lost:
-    """Number of pixels that were clipped to the range, and whether pixels were rounded to 256 levels."""
+    """Losses of converting pixels to uint8: how many were clipped to the range, and whether any were rounded to 256 levels."""
 
     clipped: int = 0
     rounded: bool = False
@@ -54,9 +54,7 @@ class Lost:
         if self.clipped:
             low, high = asked
             share = f"{100 * self.clipped / pixels:.3f}".rstrip("0").rstrip(".") + " % of all"
-            remarks.append(
-                f"{self.clipped:,} pixel values ({share}) are outside data.range={low:g},{high:g} and were clipped"
-            )
+            remarks.append(f"pixel values outside data.range={low:g},{high:g} were clipped: {self.clipped:,} ({share})")
         if self.rounded:
             remarks.append("pixel values were rounded to 256 levels")
         return remarks
@@ -64,7 +62,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class PixelRange:
-    """Values that are black and white. If they were `asked` for, values outside are clipped, otherwise rejected."""
+    """Pixel values of black and white. Values outside are clipped if the user set the range (`asked`), otherwise rejected."""
 
     low: float
     high: float
@@ -72,29 +70,29 @@ class PixelRange:
 
     @property
     def is_bytes(self) -> bool:
-        """True if the values are kept as they are."""
+        """True if the range is 0 to 255, so that values are not scaled."""
         return (self.low, self.high) == (0, 255)
 
     def check_half(self, pixels: Array, source: str) -> None:
         """Raise InputError if all pixels of a half, of any shape, are on the scale from 0 to 1, but the training images are not.
 
-        Pixels from 0 to 1 are nearly black on a scale from 0 to 255, whatever their type. Black alone is the same on both
-        scales. If the training images are from 0 to 1, pixels above 1 are out of range, and `to_bytes` rejects them.
+        Pixels from 0 to 1 are nearly black on a scale from 0 to 255, whatever their type. Images that are entirely black are
+        the same on both scales. If the training images range from 0 to 1, pixels above 1 are out of range, and `to_bytes` rejects them.
         """
         if self.is_bytes and not self.asked and pixels.min() >= 0 and 0 < pixels.max() <= 1:
             raise InputError(self._contradiction(pixels, source))
 
     def to_bytes(self, pixels: Array, source: str) -> tuple[Array, Lost]:
-        """Return pixels of any shape (n, ...) as uint8, 0 for `low` and 255 for `high`, and what was lost.
+        """Return pixels of any shape (n, ...) as uint8, 0 for `low` and 255 for `high`, and the losses.
 
-        Raises InputError for values outside the range, unless it was `asked` for, and for fractions where the training
-        images have whole numbers from 0 to 255.
+        Raises InputError for values outside the range, unless the user set it, and for fractions if the training images
+        have whole numbers from 0 to 255.
         """
         _check_finite(pixels, source)
         if pixels.dtype == np.uint8 and self.is_bytes:
             return pixels, Lost()
         result, outside, rounded = np.empty(pixels.shape, np.uint8), 0, False
-        for start in range(0, len(pixels), AT_ONCE):  # float64 copies of all of them would not fit
+        for start in range(0, len(pixels), AT_ONCE):  # float64 copies of all images may not fit into memory
             values = pixels[start : start + AT_ONCE].astype(np.float64)
             outside += int(((values < self.low) | (values > self.high)).sum())
             scaled = np.clip((values - self.low) * (255 / (self.high - self.low)), 0, 255)
@@ -108,7 +106,7 @@ class PixelRange:
         return result, Lost(outside, rounded)
 
     def _contradiction(self, pixels: Array, source: str, kind: str = "", own_kind: str = "") -> str:
-        """Return the message on pixels that are not on the scale of the training images."""
+        """Return the error message for pixels that are not on the scale of the training images."""
         return (
             f"{source}: pixels are {kind}{extent(pixels)}, but those of the training images are {own_kind}{self};"
             f" {SAME_SCALE}."
@@ -119,11 +117,10 @@ class PixelRange:
 
 
 def range_of(pixels: Array, asked: Sequence[float], source: str) -> PixelRange:
-    """Return the range that training pixels of any shape are in, or the range that was `asked` for, (low, high) or empty.
+    """Return the range of training pixels of any shape, or the range that the user set in `asked`, (low, high) or empty.
 
-    Integers from 0 to 255 and floats that are whole numbers from 0 to 255 are taken as they are; other floats from 0 to 1
-    are fractions of 255. Raises InputError for all others, for integers that are only 0 and 1, and for infinite or missing
-    values.
+    Floats from 0 to 1 are fractions of 255. Integers and other floats must be whole numbers from 0 to 255, which are kept.
+    Raises InputError for all other values, for integers that are only 0 and 1, and for infinite or missing values.
     """
     _check_finite(pixels, source)
     if asked:
@@ -131,7 +128,7 @@ def range_of(pixels: Array, asked: Sequence[float], source: str) -> PixelRange:
     low, high, is_float = pixels.min(), pixels.max(), pixels.dtype.kind == "f"
     if not is_float and low >= 0 and high == 1:
         raise InputError(
-            f"{source}: the pixels are only 0 and 1, which may be black and white or two dark greys on a scale of 0 to 255; add"
+            f"{source}: the pixels are only 0 and 1, which may be black and white or two dark greys on a scale of 0 to 255; set"
             " data.range=0,1 or"
             " data.range=0,255."
         )
@@ -146,7 +143,7 @@ def range_of(pixels: Array, asked: Sequence[float], source: str) -> PixelRange:
 
 
 def extent(pixels: Array) -> str:
-    """Return the smallest and the largest of pixels in words, precise enough to tell 1 from the next float32."""
+    """Return the smallest and the largest pixel as text, precise enough to distinguish 1 from the next float32."""
     low, high = (f"{float(str(value + 0)):.10g}" for value in (pixels.min(), pixels.max()))  # + 0: booleans as numbers
     return f"from {low} to {high}"
 
@@ -170,8 +167,8 @@ def _check_images(raw: Array, source: str) -> None:
 def layout_of(shape: Sequence[int]) -> str:
     """Return the layout of arrays (n, h, w), (n, h, w, c) or (n, c, h, w): `channels_first`, `channels_last`, or "" if it is ambiguous.
 
-    Two equal sides above 4 show that the other axis holds the channels. Otherwise, an outer axis of 1, 3 or 4 does if the
-    opposite one is above 16.
+    If two sides above 4 are equal, the other axis contains the channels. Otherwise, a first or last axis of size 1, 3 or 4
+    contains them if the opposite axis is longer than 16.
     """
     if len(shape) == 3:
         return FIRST
@@ -185,9 +182,9 @@ def layout_of(shape: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Form:
-    """Form of the training images, which test images share: the values of black and white, and the layout.
+    """Form of the training images, which also applies to test images: the values of black and white, and the layout.
 
-    A test array whose own shape shows another layout is read by that one, unless the layout was asked for.
+    If the shape of a test array shows another layout, it is read with that layout, unless the user set data.layout.
     """
 
     range: PixelRange
@@ -202,13 +199,13 @@ class Form:
         layout = config.layout if is_asked else layout_of(raw.shape)
         if not layout:
             raise InputError(
-                f"{source}: the channels of images {raw.shape[1:]} could be the first or the last axis; add"
+                f"{source}: the channels of images {raw.shape[1:]} could be the first or the last axis; set"
                 f" data.layout={FIRST} or data.layout={LAST}."
             )
         return Form(range_of(raw, config.range, source), layout, is_asked)
 
     def read(self, raw: Array, source: str) -> tuple[Tensor, Lost]:
-        """Return images of this form as a tensor (n, c, h, w) uint8, and what was lost. Raises InputError for other forms."""
+        """Return images of this form as a tensor (n, c, h, w) uint8, and the losses. Raises InputError for images of another form."""
         _check_images(raw, source)
         self.range.check_half(raw, source)
         pixels, lost = self.range.to_bytes(raw, source)

@@ -1,4 +1,4 @@
-"""Random numbers as pure functions of (seed, stream, epoch, index): there is no state to save, so a run can resume anywhere.
+"""Random numbers as pure functions of (seed, stream, epoch, index), without a state to save, so a run can resume at any step.
 
 The generator is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") used as a
 counter-based hash: every number is the hash of its position, independent of earlier draws and of the device.
@@ -32,7 +32,7 @@ def permutation(seed: int, stream: str, epoch: int, n: int) -> Tensor:
 
 
 def _shift_right(x: Tensor, by: int) -> Tensor:
-    """Return x >> by, with the 64 bits taken as an unsigned number; torch's own shift extends the sign."""
+    """Return x >> by for 64 unsigned bits; PyTorch's own shift extends the sign."""
     return (x >> by) & ((1 << (64 - by)) - 1)
 
 

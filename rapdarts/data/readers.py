@@ -1,7 +1,7 @@
 """Images and labels from files, with one reader for each format.
 
-`digits` ships with the package: its 60 test images of each class are the first 60 of that class in
-`randomness.permutation(0, "digits test", 0, 1797)`. An .npz file with x and y may mark its test images in a mask `test`.
+`digits` ships with the package. Its test images are the first 60 images of each class in
+`randomness.permutation(0, "digits test", 0, 1797)`. An .npz file with x and y may mark its test images with a mask `test`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rapdarts.errors import DamagedError, InputError
 
 TRAIN_KEYS = ("x_train", "y_train")
 TEST_KEYS = (("x_test", "y_test"), ("x_val", "y_val"), ("x_valid", "y_valid"))
-"""Keys of images and labels in an .npz file that is split; of the test half, the first that is there."""
+"""Keys of images and labels in an .npz file that is split; the first pair of test keys in the file is used."""
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -44,22 +44,22 @@ FASHION_NAMES = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Ba
 
 
 def read_images(config: DataConfig) -> ReadImages:
-    """Return the images of the settings; without marked test images, the training images are all images.
+    """Read the images that the settings name; if no test images are marked, all images are training images.
 
-    Raises InputError for settings or data that cannot be used, and DamagedError for a truncated or altered file.
+    Raises InputError for invalid settings or data, and DamagedError for a truncated or altered file.
     """
     if config.name == "memory":
         raise InputError(
-            "data.name=memory means images passed by a program: pass them again with data=(images, labels), or use other"
+            "data.name=memory refers to images passed by a program; pass them again with data=(images, labels), or use other"
             " data, such as data.name=npz data.path=FILE."
         )
     return READERS[DATA_SETS[config.name]](config)
 
 
 def _read_npz(config: DataConfig) -> ReadImages:
-    """Read digits, or a user's file with x and y, and optionally test; or with x_train, y_train, x_test and y_test.
+    """Read `digits`, or a user's file with x, y and an optional mask test, or with x_train, y_train, x_test and y_test.
 
-    Without x_test, x_val or x_valid is the test half.
+    If the file has no x_test, x_val or x_valid contains the test images.
     """
     file, arrays = _load_npz(config)
     train = TRAIN_KEYS if set(TRAIN_KEYS) <= arrays.keys() else ("x", "y")
@@ -88,19 +88,19 @@ def _read_npz(config: DataConfig) -> ReadImages:
 
 
 def _test_mask(arrays: Mapping[str, Array], train: tuple[str, str], file: Path) -> Array | None:
-    """Return the boolean mask (n,) of the test images among x (n, ...); None if the file does not mark them. Raises InputError."""
+    """Return the boolean mask (n,) of the test images in x (n, ...), or None if there is none. Raises InputError for an invalid mask."""
     if train == TRAIN_KEYS or "test" not in arrays:
         return None
     mask, count = arrays["test"], len(arrays["x"]) if arrays["x"].ndim else 0
     if mask.shape != (count,) or not np.isin(mask, (0, 1)).all() or len(np.unique(mask)) < 2:
         raise InputError(
-            f"{file}, test: must be 1 (test) or 0 (train) for each of the {count} images, with at least one of each."
+            f"{file}, test: the mask must be 1 (test) or 0 (train) for each of the {count} images, with at least one of each."
         )
     return mask.astype(bool)
 
 
 def _load_npz(config: DataConfig) -> tuple[Path, dict[str, Array]]:
-    """Return the .npz file of the settings and its arrays; digits are scaled from their original values 0..16."""
+    """Return the path and the arrays of the .npz file in the settings; digits are scaled from their original values 0..16."""
     if config.name == "digits" and config.path:
         raise InputError(
             "data.path cannot be set for data.name=digits, which ships with the package; for your own data, use"
@@ -132,7 +132,7 @@ def _load_npz(config: DataConfig) -> tuple[Path, dict[str, Array]]:
 
 
 def _read_cifar(config: DataConfig) -> ReadImages:
-    """Read the binary version: records of 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine) label bytes and 3,072 pixel values."""
+    """Read the binary version of CIFAR, with records of 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine) label bytes and 3,072 pixel values."""
     formats = {"cifar10": (1, 10, "batches.meta.txt"), "cifar100": (2, 100, "fine_label_names.txt")}
     label_bytes, classes, meta = formats[config.name]
     sizes = {file: records * (label_bytes + 3072) for file, records in CIFAR_RECORDS[config.name].items()}
@@ -153,7 +153,7 @@ def _read_cifar(config: DataConfig) -> ReadImages:
 
 
 def _read_idx(config: DataConfig) -> ReadImages:
-    """Read LeCun's MNIST format, plain or gzipped: the type and the sizes (big-endian, 4 bytes each), then the values."""
+    """Read LeCun's MNIST format, plain or gzipped: first the type and the sizes (big-endian, 4 bytes each), then the values."""
     folder = download.find(config, [IDX_FILES[0], IDX_FILES[0] + ".gz"])
     arrays = {name: (_read_idx_file(folder, name), str(folder / name)) for name in (*IDX_FILES[::2], *IDX_FILES[1::2])}
     form = Form.of(arrays[IDX_FILES[0]][0], config, arrays[IDX_FILES[0]][1])
@@ -165,7 +165,7 @@ def _read_idx(config: DataConfig) -> ReadImages:
 
 
 def _read_idx_file(folder: Path, name: str) -> Array:
-    """Return the array in a file, with the number of dimensions that its name says, or one more for the channels of images."""
+    """Return the array in a file. The file name determines its number of dimensions; images may have one more, for channels."""
     file = folder / name if (folder / name).is_file() else folder / f"{name}.gz"
     if not file.is_file():
         raise InputError(f"{folder} contains no {name}.gz; copy it there or change data.path.")
@@ -213,9 +213,9 @@ Sourced = tuple[Array, str]
 def _halves(
     form: Form, pairs: Sequence[tuple[Sourced, Sourced]], config: DataConfig
 ) -> tuple[list[InMemory], list[str]]:
-    """Return the halves of images and labels, the training half first, and remarks on what was lost.
+    """Return the halves of images and labels, the training half first, and remarks on the losses.
 
-    The labels of the training half determine the number of classes. Raises InputError.
+    The labels of the training half determine the number of classes. Raises InputError for invalid images or labels.
     """
     halves: list[InMemory] = []
     lost = Lost()
@@ -237,7 +237,7 @@ READERS: dict[str, Callable[[DataConfig], ReadImages]] = {
 
 
 def as_labels(raw: Array, count: int, classes: int | None, source: str) -> Tensor:
-    """Return labels (n,) int64 in 0..classes - 1; `classes` defaults to the number of distinct labels. Raises InputError."""
+    """Return labels (n,) int64 in 0..classes - 1; `classes` defaults to the number of distinct labels. Raises InputError for others."""
     if raw.shape != (count,):
         raise InputError(f"{source}: {count} images need labels of shape ({count},), not {raw.shape}.")
     if raw.dtype.kind not in "iu":
@@ -249,11 +249,11 @@ def as_labels(raw: Array, count: int, classes: int | None, source: str) -> Tenso
     if len(bad):
         value = raw[bad[0]]
         raise InputError(
-            f"{source}: label {bad[0]} is {value}, but the labels of {classes} classes are 0 to {classes - 1}."
+            f"{source}: label {bad[0]} is {value}, but labels of {classes} classes must be 0 to {classes - 1}."
         )
     return torch.from_numpy(raw.astype(np.int64))
 
 
 def numbers(classes: int) -> list[str]:
-    """Return the numbers of the classes, as names for classes that have none."""
+    """Return the class numbers as strings, for classes without names."""
     return [str(label) for label in range(classes)]

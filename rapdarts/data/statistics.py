@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the channels: those of the images, or those published for a data set."""
+"""Mean and standard deviation of each channel, computed from the images or published for a data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from rapdarts.data.images import InMemory
 from rapdarts.data.pictures import Pictures
 
-MOST = 1000  # images that are decoded, or looked at, where not all are needed
+MOST = 1000  # maximum number of images in a sample
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -20,11 +20,11 @@ PUBLISHED: dict[str, Moments] = {
 """Mean and standard deviation of each channel of the training images, in 0..1, by data set."""
 
 SAME = 0.02
-"""Largest difference from the published values for images of the data set, or of a part of it."""
+"""Maximum difference from the published values for images to count as the data set or a part of it."""
 
 
 def is_published(name: str, images: InMemory | Pictures) -> bool:
-    """Return whether training images may be those of a data set: the path may name other images in the same format."""
+    """Return whether training images may be those of the named data set; data.path can contain other images in the same format."""
     if name not in PUBLISHED or len(PUBLISHED[name][0]) != images.image[0]:
         return False
     pairs = zip(PUBLISHED[name], statistics(images, MOST), strict=True)
@@ -32,9 +32,9 @@ def is_published(name: str, images: InMemory | Pictures) -> bool:
 
 
 def statistics(images: InMemory | Pictures, most: int = 0) -> Moments:
-    """Return the mean and standard deviation of each channel, in 0..1, of at most `most` evenly spaced images (0: of all).
+    """Return the mean and standard deviation of each channel, in 0..1, of at most `most` evenly spaced images (0: all).
 
-    Of a streaming folder, at most 1,000 images are used.
+    For a streaming folder, 0 means 1,000 images.
     """
     most = most or (MOST if isinstance(images, Pictures) else len(images))
     chosen = evenly(len(images), most)
@@ -52,10 +52,10 @@ def statistics(images: InMemory | Pictures, most: int = 0) -> Moments:
 
 
 def some_of(images: InMemory | Pictures) -> Tensor:
-    """Return evenly spaced images (m, c, h, w), at most MOST."""
+    """Return at most MOST evenly spaced images (m, c, h, w)."""
     return images.fetch(evenly(len(images), MOST)).cpu()
 
 
 def evenly(count: int, most: int) -> Tensor:
-    """Return at most `most` evenly spaced positions (m,) int64 of `count`."""
+    """Return at most `most` evenly spaced positions (m,) int64 among `count`."""
     return torch.arange(min(count, most)) * count // min(count, most)

@@ -43,7 +43,7 @@ class Blueprint(ABC):
     @property
     @abstractmethod
     def origin(self) -> dict[str, str]:
-        """Identity of the network, as the kind of network and its text. A run that trains it cannot be resumed with a different network."""
+        """Identity of the network: its kind and its text. A training run cannot be resumed with a different network."""
 
     @property
     @abstractmethod
@@ -87,7 +87,7 @@ class Blueprint(ABC):
 class DerivedBlueprint(Blueprint):
     """The network of a genotype of `space`, built in `skeleton`.
 
-    `instead_of` is the experiment's skeleton if the skeleton that the genotype was priced at replaces it.
+    `instead_of` is the experiment's skeleton if the skeleton that the genotype was priced for replaces it.
     """
 
     genotype: Genotype
@@ -138,7 +138,7 @@ class DerivedBlueprint(Blueprint):
             if self.instead_of
             else ""
         )
-        place = [f"the genotype is that of {self.genotype.place}"] if self.genotype.place else []
+        place = [f"using the genotype on {self.genotype.place}"] if self.genotype.place else []
         lines = [*place, f"building {cells(self.skeleton)}{why}; to change the skeleton, set skeleton.KEY=..."]
         if self.facts(recipe) == {"auxiliary_pool": "adaptive 2x2"}:
             lines.append(

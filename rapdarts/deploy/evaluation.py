@@ -49,10 +49,10 @@ class TrainedNetwork(Protocol):
 
     @property
     def not_counted(self) -> Mapping[str, Sequence[str]]:
-        """The operations that the MACs lack, each with the places where it runs."""
+        """Operations not counted in the MACs, each with the places where it runs."""
 
     def open(self, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """Return the network on a device: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
+        """Return the network on a device, as a function from pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
 
 
 def open_file(file: Path, options: EvaluateConfig, space: Space = None) -> tuple[TrainedNetwork, str]:
@@ -102,7 +102,7 @@ def _predict_test(
     logits, labels = predict(run, ordered(data.test, None, batch, fractions(data.image[0])))
     if logits.shape[1] != data.classes:
         raise InputError(
-            f"{network.path} returns {logits.shape[1]} logits, but names {data.classes} classes;"
+            f"{network.path} returns {logits.shape[1]} logits, but its metadata list {data.classes} classes;"
             " use a file written by rapdarts export."
         )
     return logits, labels
@@ -111,7 +111,7 @@ def _predict_test(
 def timing(
     run: Callable[[Tensor], Tensor], device: torch.device, image: tuple[int, int, int], batch: int
 ) -> dict[str, Any]:
-    """Measure the speed of the network alone on one image (1, c, h, w) and on a batch (n, c, h, w): latency and images per second."""
+    """Measure the latency of the network on one image (1, c, h, w) and on a batch (n, c, h, w), and its images per second."""
 
     def taken(images: int) -> dict[str, Any]:
         pixels = torch.rand(images, *image, device=device)

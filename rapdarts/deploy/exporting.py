@@ -29,7 +29,7 @@ def export_file(
 ) -> dict[str, Any]:
     """Write a trained network in the requested format and return the facts to report. `read` loads the data to compare on.
 
-    Raises InputError if a package or the data are missing, RapdartsError if the outputs differ too much from PyTorch's.
+    Raises InputError if a package or the data are missing, and RapdartsError if the outputs differ too much from PyTorch's.
     """
     if EXPORTS[options.to].extra:
         need(EXPORTS[options.to].extra, f"to={options.to}")
@@ -54,7 +54,7 @@ def export_runtime(
 ) -> dict[str, Any]:
     """Write the file for another runtime after comparing it with PyTorch.
 
-    At 8 bits, also evaluate this file and the 32-bit file on the test set.
+    With precision=8, also evaluate this file and the 32-bit file on the test set.
     """
     runtime, facts = verify.RUNTIMES[options.to], verify.facts_for(trained, options.licence)
     network = deployed(trained)
@@ -63,7 +63,7 @@ def export_runtime(
         check_data(trained.path, trained.image, trained.class_names, data)
     pixels = verify.pixels_to_compare(trained.image, data)
     content, found = verify.write_verified(network, runtime, facts, pixels)
-    seen = f"{found.n} test images of {data.name}" if data else f"{found.n} images of random pixels, because {why}"
+    seen = f"{found.n} test images of {data.name}" if data else f"{found.n} random images, because {why}"
     values = {"file": options.out, "bytes": len(content), "batch": runtime.batch, **found.plain, "compared_on": seen}
     if options.precision == 8 and data:
         small, count = verify.int8(content, facts, data, options.calibration)
@@ -88,7 +88,7 @@ def export_runtime(
 def _data(trained: TrainedFile, options: ExportConfig, experiment: str) -> tuple[DataSet | None, str]:
     """Return the data to compare on, or None and the reason.
 
-    Missing data are downloaded, or raise an error, only if the user named them or 8 bits need them for calibration.
+    Missing data are downloaded, or an error is raised, only if the user named the data or 8-bit calibration needs them.
     """
     needed = bool(experiment or options.data.name or options.data.path) or options.precision == 8
     confirmed = bool(options.data.name)

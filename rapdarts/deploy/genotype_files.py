@@ -1,4 +1,4 @@
-"""Genotypes in files: FILE, or FILE:NAME for one of several, with advice for a file that holds none."""
+"""Genotypes in files: FILE, or FILE:NAME for one of several, with advice for a file without a genotype."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from rapdarts.files.atomic import MARKS
 from rapdarts.files.run_files import RUN_FILES, RunFile
 
 USUAL = "darts"
-"""Space of a genotype that fits no shipped space, so that messages name what this space lacks."""
+"""Space assumed for a genotype that fits no shipped space, so that messages name what this space lacks."""
 
 OF_RUN = (RunFile.GENOTYPE, RunFile.BEST_GENOTYPE)
-"""Files of a run folder that hold its genotype: that of a search or a retraining, or the best of a ranking."""
+"""Files of a run folder that contain its genotype: that of a search or a retraining, or the best of a ranking."""
 SEVERAL = (RunFile.CANDIDATES, RunFile.GENOTYPES, RunFile.RANKING)
-"""Files of a run folder that hold many genotypes."""
+"""Files of a run folder that contain several genotypes."""
 RECORDS = RUN_FILES - {*OF_RUN, *SEVERAL}
 
 OTHERS = {
     (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".tar", ".npz", ".npy"): "rapdarts reads genotypes from text;"
-    " rapdarts derive FILE space=NAME derives one from the arrays alpha in a .npz or .pt file",
+    " rapdarts derive FILE space=NAME derives one from the alpha arrays of a .npz or .pt file",
     (".pte", ".pt2"): "it is for another runtime; pass the run folder of the network, or its network.safetensors",
 }
 """Advice for binary files, by their suffixes."""
@@ -41,15 +41,17 @@ def split_member(name: str) -> tuple[Path, str] | None:
 
 
 def genotype_in(path: Path, space: str = "", member: str = "") -> Genotype:
-    """Return the genotype in a file; if the file names no space, its space is `space`, else the shipped space that fits it.
+    """Return the genotype in a file. If the file names no space, the genotype gets `space`, else the shipped space that fits.
 
-    Raises InputError, which names the genotype of the run if the file is another file of a run folder.
+    Raises InputError. If the file is another file of a run folder, the error names the file with the run's genotype.
     """
     own = next((path.parent / name for name in OF_RUN if os.path.isfile(path.parent / name)), None)
     of_run = f"; the genotype of this run is in {own}" if own is not None and own.name != path.name else ""
     in_run = own is not None or any(os.path.isfile(path.parent / mark) for mark in MARKS)
     if path.name in RECORDS and in_run and os.path.isfile(path):
-        raise InputError(f"{path} is a record of a run and holds no genotype to build{of_run or '; pass a genotype'}.")
+        raise InputError(
+            f"{path} is a record of a run and contains no genotype to build{of_run or '; pass a genotype'}."
+        )
     try:
         return settled(read_genotype(path, space, member))
     except NoGenotype as error:
@@ -57,7 +59,7 @@ def genotype_in(path: Path, space: str = "", member: str = "") -> Genotype:
     except InputError as error:
         advice = next((words for suffixes, words in OTHERS.items() if path.suffix.lower() in suffixes), "")
         if advice and str(error).endswith("is a binary file, not text."):
-            raise InputError(f"{path} is a binary file and holds no genotype: {advice}.") from None
+            raise InputError(f"{path} is a binary file and contains no genotype: {advice}.") from None
         raise
 
 
@@ -67,14 +69,14 @@ def genotype_of(text: str, space: str = "") -> Genotype:
 
 
 def settled(genotype: Genotype) -> Genotype:
-    """Return a genotype without a space with the shipped space that fits it: one of whose cells it is, else one it can be built in."""
+    """Return the genotype. A missing space is set to a shipped one in which a search could choose it, else to one that can build it."""
     if genotype.space:
         return genotype
     return replace(genotype, space=USUAL if _is_usual(genotype) else _fitting(genotype))
 
 
 def _is_usual(genotype: Genotype) -> bool:
-    """Return whether a genotype is of the space of DARTS, without loading spaces, and torch with them."""
+    """Return whether a genotype belongs to the DARTS space, without importing the spaces and thereby torch."""
     return set(genotype.cells) == set(KINDS) and all(
         (cell.inputs, len(cell.nodes)) == (2, 4)
         and all(name in PRIMITIVES for node in cell.nodes for name, _ in node)

@@ -1,4 +1,4 @@
-"""Latency tables of this device: choosing the skeleton to measure, reporting progress, and checking the predictions."""
+"""Latency tables of this device: choice of the skeleton, measurement with progress, and description of the result."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rapdarts.training.log import Screen
 def measure_space(
     space: SearchSpace, config: Experiment | None, options: MeasureConfig, screen: Screen
 ) -> tuple[LatencyTable, str]:
-    """Measure every primitive of a space at the skeleton of the options, or of an experiment if there is one.
+    """Measure every primitive of a space in the skeleton of an experiment or of the space, overridden by the options.
 
-    Returns the table and its description. Raises InputError if the experiment's width is auto and the options give none.
+    Returns the table and its description. Raises InputError if the experiment's width is auto and the options set none.
     """
     skeleton = _skeleton(space, config, options, device_named(options.device, options.threads))
     table = measure_skeleton(space, skeleton, options, screen)
@@ -32,7 +32,7 @@ def measure_space(
 
 
 def measure_skeleton(space: SearchSpace, skeleton: Skeleton, options: MeasureConfig, screen: Screen) -> LatencyTable:
-    """Measure every primitive of a space at a skeleton; the options say how. Report what is measured, and whether it is reliable."""
+    """Measure every primitive of a space in a skeleton. Report the progress, and warn if the table is not reliable."""
     device = device_named(options.device, options.threads)
     screen.say(f"measuring {_head(space, skeleton, options)}")
     try:

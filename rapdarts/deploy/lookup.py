@@ -1,6 +1,6 @@
-"""Network lookup: resolves what a user names to a genotype, a reference network, user code, or a file of trained weights.
+"""Network lookup: resolves a name, a path or a value to a genotype, a reference network, user code, or a file of trained weights.
 
-Names, files and run folders are looked up only here, without torch, so that mistakes are reported at once.
+Names, files and run folders are looked up only here, without importing torch, so that mistakes are reported at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RESULTS = ("rapdarts.loops.results", "rapdarts.strategy.derive")
 
 @dataclass(frozen=True)
 class Found:
-    """The network that a user named: exactly one of `genotype`, `reference`, `code` and `file`.
+    """A network that the user named. Exactly one of `genotype`, `reference`, `code` and `file` is set.
 
     `name` is what the user wrote, and `where` is where the network was found. `file` is set for trained weights without a
     genotype file. `folder` is the run folder that was named, or that of the run that trained the network.
@@ -65,7 +65,7 @@ class Found:
             )
         if self.file.suffix == ONNX:
             raise InputError(
-                f"{self.file} is an ONNX file, from which rapdarts reads no genotype; pass the run folder of its network, or the"
+                f"{self.file} is an ONNX file, and rapdarts cannot read a genotype from it; pass the run folder of its network, or the"
                 f" {RunFile.NETWORK} there."
             )
         genotype, reference = _in_trained(self.file, space)
@@ -102,7 +102,7 @@ def find_network(
     if isinstance(given, Genotype):
         return Found("the genotype", "the genotype", given)
     if type(given).__name__ == "ExportedProgram":
-        raise InputError("an exported program has no layers that could be counted; pass the module that was exported.")
+        raise InputError("the layers of an exported program cannot be counted; pass the module that was exported.")
     if not isinstance(given, str | os.PathLike):
         raise InputError(
             f"a network must be a genotype, a name, a file, or the folder or result of a run, not {type(given).__name__}."
@@ -149,7 +149,7 @@ def find_network(
 def experiment_named(given: Any) -> str | None:
     """Return the name or the file of an experiment, or an empty string if none is given; None for a value that names a network.
 
-    Raises InputError, which suggests the nearest, for a name that is nearly that of an experiment.
+    A misspelt name of an experiment is returned too, so that resolving it raises an error with a suggestion.
     """
     word = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(word, str):
@@ -161,7 +161,7 @@ def experiment_named(given: Any) -> str | None:
 
 
 def find_genotype(name: str) -> Genotype | None:
-    """Return the genotype of this name in the literature, ignoring case; None if there is none."""
+    """Return the published genotype with this name, ignoring case; None if there is none."""
     return next((genotype for known, genotype in LITERATURE.items() if known.lower() == name.lower()), None)
 
 
@@ -185,7 +185,7 @@ def _in_files(name: str, path: Path, space: str = "") -> Found:
 def find_trained(name: str | os.PathLike[str], purpose: str = "", onnx: bool = True) -> Path:
     """Return the file of a trained network, given its run folder or the file itself.
 
-    `purpose` says what needs the network, such as `to=onnx`, and `onnx` whether an ONNX file is enough. Raises InputError,
+    `purpose` names the option that needs the network, such as `to=onnx`; `onnx` says whether an ONNX file is accepted. Raises InputError,
     with advice, for a network without weights.
     """
     if not isinstance(name, str | os.PathLike):
@@ -244,7 +244,7 @@ def word_of(given: Any) -> Any:
 
 
 def countable(network: Network) -> Any:
-    """Return a module unchanged, and the network that any other value refers to, user code included. Raises InputError."""
+    """Return a module unchanged, or else the network that the value refers to, which may be in user code. Raises InputError."""
     word = word_of(network)
     return word if is_module(word) else find_network(word, code=True)
 
@@ -256,7 +256,7 @@ def is_module(given: Any) -> bool:
 
 
 def own_space(space: Space) -> Space:
-    """Return the user's own space, unchanged; None for a shipped space, which is given by its name."""
+    """Return the user's own space unchanged, and None for the name of a shipped space."""
     return None if isinstance(space, str) else space
 
 

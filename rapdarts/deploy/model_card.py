@@ -100,9 +100,9 @@ def card(trained: TrainedFile, history: History, name: str, size: int, licence: 
 
 CONTENT = {
     False: "weights in the safetensors format; the metadata hold everything needed to use them",
-    True: "a program for ONNX Runtime and other readers of ONNX, which needs no rapdarts",
+    True: "a program for ONNX Runtime and other ONNX readers, which does not need rapdarts",
 }
-"""Content of a file of weights (False) and of an ONNX file (True), in words."""
+"""Description of the content of a .safetensors file (False) and of an ONNX file (True)."""
 
 
 def what(trained: TrainedFile) -> str:
@@ -230,8 +230,8 @@ def _limits(history: History, licence: str) -> list[str]:
         "",
         "## Not measured",
         "",
-        "How the accuracy varies between trainings (this network is the result of one), how well the network does on images from other"
-        " sources, and how its accuracy differs between groups of images or people.",
+        "The variation of the accuracy between trainings (this network is the result of one), the accuracy on images from other sources,"
+        " and differences in accuracy between groups of images or people.",
         "",
     ]
 

@@ -1,4 +1,4 @@
-"""Files of trained networks: the weights, and as metadata everything that is needed to build and use the network."""
+"""Files of trained networks: the weights, and the metadata that are needed to build and use the network."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ class TrainedFile:
 
     @property
     def not_counted(self) -> Mapping[str, Sequence[str]]:
-        """The operations that the MACs lack, each with its layers."""
+        """Operations not counted in the MACs, each with its layers."""
         with torch.device("meta"):
             return not_counted(self.blueprint.build(), self.image)
 
     def open(self, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """Return the network on a device: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
+        """Return the network on a device, as a function from pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
         return to_device(deployed(self), device)
 
 
 def read_trained(path: Path, space: Space = None) -> TrainedFile:
     """Read the metadata of a trained network; `space` is its search space if it is not shipped with rapdarts.
 
-    Raises InputError if there is no such file, DamagedError if it cannot be read.
+    Raises InputError if there is no such file, and DamagedError if it cannot be read.
     """
     if not path.is_file():
         raise InputError(
@@ -72,12 +72,12 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if CARD not in metadata:
-                raise ValueError("it has no metadata of rapdarts")
+                raise ValueError("it has no rapdarts metadata")
             card = strict_loads(metadata[CARD])
         blueprint, data = of_card(card, str(path), space), card["data"]
         mean, std = (_by_channel(data[name], name, blueprint.image[0]) for name in ("mean", "std"))
         if not all(deviation > 0 for deviation in std):
-            raise ValueError("its std has values that are not above 0")
+            raise ValueError("its std has values that are not positive")
         names = data["classes"]
         if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             raise ValueError("its classes are not a list of names")
@@ -85,7 +85,7 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
             raise ValueError(f"it names {len(names)} classes, but its network has {blueprint.classes}")
         return TrainedFile(path, blueprint, mean, std, tuple(names))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise DamagedError(f"{path} is not a network that rapdarts retrain wrote, or is damaged ({error}).") from None
+        raise DamagedError(f"{path} is not a network written by rapdarts retrain, or is damaged ({error}).") from None
 
 
 def _by_channel(values: Any, name: str, channels: int) -> tuple[float, ...]:
@@ -119,7 +119,7 @@ def load_network(trained: TrainedFile) -> nn.Module:
 
 
 def deployed(trained: TrainedFile) -> nn.Sequential:
-    """Return the trained network with its normalisation in front: pixels (n, c, h, w) in 0..1 to logits (n, classes).
+    """Return the trained network with its normalisation in front, from pixels (n, c, h, w) in 0..1 to logits (n, classes).
 
     `.network` is the network itself. Raises DamagedError as `load_network` does.
     """

@@ -1,4 +1,4 @@
-"""Counting the costs of networks that a user names: the keys that apply to each network, and the skeleton of a genotype."""
+"""Costs of the networks that a user names, with the keys that apply to each network and the skeleton of a genotype."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ OF_FILTERS = frozenset({"input", "channels", "precision", "hardware"})
 """Keys that apply to every network, to derived networks, to a space, and to filter designs."""
 
 FILTER = (384, 13, 13), 256
-"""Image and channels at which filter designs are compared: AlexNet's fifth convolution."""
+"""Image and channels for the comparison of filter designs: AlexNet's fifth convolution."""
 
 
 def options_of(any_shape: bool = False, **given: Any) -> CountConfig:
-    """Return checked options from keyword arguments; those that are None are left at their defaults.
+    """Return checked options from keyword arguments; arguments that are None keep their defaults.
 
     With `any_shape`, `image` may be any shape, or several shapes, for the user's own network. Raises InputError.
     """
@@ -69,9 +69,9 @@ def options_of(any_shape: bool = False, **given: Any) -> CountConfig:
 def genotype_at(
     genotype: Genotype, space: Space, options: CountConfig, name: str = "the genotype", where: str = "the genotype"
 ) -> DerivedBlueprint:
-    """Return the network of a genotype in its own skeleton, or in that of its space if it has none.
+    """Return the network of a genotype in its own skeleton, or in the deployment skeleton of its space if it has none.
 
-    The options override the skeleton. Raises InputError.
+    The options override values of the skeleton. Raises InputError.
     """
     own = space_for(genotype, space)
     built = buildable(genotype, own, where)
@@ -84,10 +84,10 @@ def genotype_at(
 def cost_of(
     found: Found | nn.Module, options: CountConfig, given: Iterable[str], hardware: str | HardwareConfig, space: Space
 ) -> tuple[dict[str, float], dict[str, float] | None, dict[str, list[str]]]:
-    """Return the costs of a network in every resource, the published accuracies of its cell, and what its MACs lack.
+    """Return the costs of a network, the published accuracies of its cell, and the operations not counted in its MACs.
 
-    The accuracies are on test sets (0 to 1), by data set, or None; the last are operations without a formula, with their layers.
-    `given` are the keys that the user set. Raises InputError for a key that does not apply.
+    The accuracies are test accuracies (0 to 1) by data set, or None. The operations not counted have no formula; each is
+    listed with its layers. `given` lists the keys that the user set. Raises InputError for a key that does not apply.
     """
     if graph := onnx_file(found):
         refuse("cost", given, frozenset(), graph[1])
@@ -140,14 +140,14 @@ def designs(options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
 
 
 def onnx_file(found: Found | nn.Module) -> tuple[Path, str] | None:
-    """Return the ONNX file that was found, and its name; None for any other network."""
+    """Return the path and the name of an ONNX file; None for any other network."""
     if isinstance(found, Found) and found.file is not None and found.file.suffix == ONNX:
         return found.file, found.name
     return None
 
 
 def _counted_onnx(file: Path, name: str) -> GraphCosts:
-    """Count the costs of an ONNX file in its graph. Raises InputError and DamagedError as `onnx_costs` does."""
+    """Count the costs of an ONNX file from its graph. Raises InputError and DamagedError as `onnx_costs` does."""
     image, classes = onnx_shape(file)
     counted = onnx_costs(file)
     return graph_costs(name, image, classes, counted.amounts, counted.not_counted)
@@ -181,7 +181,7 @@ def network_of(
 
 
 def _own(network: Blueprint | UserNetwork, space: Space) -> dict[str, Counter]:
-    """Return the counters of user-defined resources: those of a genotype's space, else of the space that the user gave."""
+    """Return the counters of user-defined resources, from the space of a genotype, else from the space that the user passed."""
     if isinstance(network, DerivedBlueprint):
         return own_counters(network.space)
     return own_counters(None if space is None or isinstance(space, str) else find_space(space))
@@ -190,7 +190,7 @@ def _own(network: Blueprint | UserNetwork, space: Space) -> dict[str, Counter]:
 def _layers(
     network: Blueprint | UserNetwork, options: CountConfig, hardware: HardwareConfig, own: dict[str, Counter]
 ) -> NetworkCosts:
-    """Count the costs of a network layer by layer, with the precision and energies of the options, else with those of its genotype."""
+    """Count the costs of a network layer by layer. Precision and energies come from the options, else from the genotype."""
     bits, own_hardware = _deployment(network)
     precision, energies = options.precision or bits, hardware if options.hardware else own_hardware
     if not isinstance(network, DerivedBlueprint):

@@ -1,4 +1,4 @@
-"""The latency of one network on this device: of a genotype, a reference network, a trained network or the user's own module."""
+"""Latency of a single network on this device: a genotype, a reference network, a trained network or the user's own module."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OF_ALL = frozenset({"device", "threads", "batch", "rounds"})
 
 @dataclass(frozen=True)
 class NetworkLatency:
-    """The time of a forward pass of `batch` images (or other `inputs`) through a network on this device, in eval mode."""
+    """Time of a forward pass in eval mode through a network on this device, for `batch` images or other `inputs`."""
 
     target: str
     inputs: Inputs
@@ -66,14 +66,14 @@ class NetworkLatency:
 def measure_network(
     found: Found | nn.Module, options: MeasureConfig, given: Iterable[str], space: Space, screen: Screen
 ) -> NetworkLatency:
-    """Time a network; `given` are the keys that the user set.
+    """Measure the latency of a network; `given` lists the keys that the user set.
 
-    The networks that rapdarts builds run as after their retraining, in channels-last memory format; the user's own runs as
-    it is. Raises InputError for a key that does not apply, and if the network fails.
+    Networks built by rapdarts run as they do after retraining, in channels-last memory format. The user's own network runs
+    unchanged. Raises InputError for a key that does not apply, and if the network fails.
     """
     if file := onnx_file(found):
         raise InputError(
-            f"{file[1]} is an ONNX file, which rapdarts measure does not run; rapdarts evaluate {file[1]} EXPERIMENT times it."
+            f"{file[1]} is an ONNX file, which rapdarts measure does not run; use rapdarts evaluate {file[1]} EXPERIMENT instead."
         )
     skeleton = {name: getattr(options, name) for name in ("input", "classes", "layers", "channels", "stem")}
     network, useful = network_of(found, CountConfig(**skeleton), space)
@@ -89,7 +89,9 @@ def measure_network(
         if ran_out_of_memory(error):
             raise
         why = first_line(error, type(error).__name__).rstrip(".")
-        raise InputError(f"{network.name} fails when it runs: {why[:300]}; fix the network, or its input=.") from error
+        raise InputError(
+            f"{network.name} fails when it runs: {why[:300]}; fix the network or change input=."
+        ) from error
     finally:
         screen.stop()
     where = device_name(device), torch.get_num_threads(), torch.__version__

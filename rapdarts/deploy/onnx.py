@@ -33,20 +33,20 @@ class OnnxFile:
 
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
-        """Read a file. Raises InputError if its metadata lack the image or the classes, DamagedError if it is not ONNX."""
+        """Read a file. Raises InputError if its metadata lack the image or the classes, and DamagedError if it is not ONNX."""
         facts = onnx_facts(path)
         counted = onnx_costs(path)
         return cls(path, facts.image, facts.class_names, counted.amounts, counted.not_counted)
 
     def open(self, device: torch.device) -> Function:
-        """Return the network, run by onnxruntime on the CPU: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
+        """Return the network, run by onnxruntime on the CPU: a function from pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
         return onnx_network(self.path)
 
 
 def onnx_network(path: Path) -> Function:
     """Return the network in one of our ONNX files, run by onnxruntime on the CPU.
 
-    Raises InputError if onnxruntime or the file is missing, DamagedError if the file is not ONNX.
+    Raises InputError if onnxruntime or the file is missing, and DamagedError if the file is not ONNX.
     """
     return open_onnx(_read(path), str(path))
 
@@ -63,7 +63,7 @@ def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
     ends = [session.get_inputs(), session.get_outputs()]
     if [len(end) for end in ends] != [1, 1] or [end[0].type for end in ends] != ["tensor(float)"] * 2:
         raise InputError(
-            f"{where} must have one float32 input (pixels) and one float32 output (logits); use such a file."
+            f"{where} must have one float32 input (pixels) and one float32 output (logits); use a file written by rapdarts export."
         )
     (pixels,), (logits,) = ([tensor.name for tensor in end] for end in ends)
 
@@ -96,7 +96,7 @@ def _session(content: bytes, where: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    # A file may name other files that hold its weights. A path that is not a folder keeps onnxruntime from reading them.
+    # A file may name other files that hold its weights. A path that is not a folder prevents onnxruntime from reading them.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -125,7 +125,7 @@ def to_onnx(network: nn.Module, facts: Facts) -> bytes:
             verbose=False,
         )
     model = program.model_proto
-    # The exporter's notes on every node take three times the space of the weights and name files of this machine.
+    # The exporter's notes on every node take three times as much space as the weights and contain file names of this machine.
     for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
         part.ClearField("doc_string")
@@ -145,7 +145,7 @@ def _describe(model: Any, facts: Facts) -> None:
 def to_int8(content: bytes, facts: Facts, batches: Iterable[Tensor]) -> bytes:
     """Quantise an ONNX file to 8-bit weights and activations. Return the bytes of the new file.
 
-    Weights are scaled by channel, activations by their range on `batches` of pixels, each (n, c, h, w) in 0..1.
+    Weights are scaled per channel, and activations by their range on `batches` of pixels, each (n, c, h, w) in 0..1.
     onnxruntime inserts pairs of QuantizeLinear and DequantizeLinear (post-training quantisation); all integers are signed.
     """
     need("onnx", "precision=8")

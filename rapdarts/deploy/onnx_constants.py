@@ -12,10 +12,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant: its shape, the numbers that the file stores for it, and their bytes.
+    """A constant: its shape, how many numbers the file stores for it, and their size in bytes.
 
-    A sparse tensor stores only some of its numbers, with their indices, which count only towards its bytes. `floating`: its numbers
-    are of a floating-point type.
+    A sparse tensor stores only some of its numbers, with their indices, which count only towards its bytes. `floating` is true for
+    floating-point types.
     """
 
     shape: tuple[int, ...]
@@ -81,7 +81,7 @@ def _constant(data_type: int, shape: tuple[int, ...]) -> Constant:
 
 
 def _bits(data_type: int) -> int:
-    """Return the size of an element in bits, which is that of eight elements in bytes: types below 8 bits are packed. 0 for text."""
+    """Return the size of an element in bits (0 for text), measured as eight elements in bytes: types below 8 bits are packed."""
     import numpy
     import onnx
 

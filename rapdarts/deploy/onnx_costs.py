@@ -1,4 +1,4 @@
-"""Costs counted in the graph of an ONNX file, by the conventions of `rapdarts cost`."""
+"""Costs of an ONNX file, counted in its graph by the conventions of `rapdarts cost`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNKNOWN = frozenset(
     }
     | {"STFT", "Scan", "SequenceMap", "TfIdfVectorizer"}
 )
-"""Standard operators that multiply, or that run other graphs, and that have no formula here."""
+"""Standard operators that multiply or run other graphs, but have no formula here."""
 
 NO_WEIGHTS: dict[str, tuple[int, ...]] = {
     "Attention": (3, 4, 5),
@@ -60,24 +60,24 @@ INTEGER_WEIGHTS = {
     "QLinearConv": (3, 8),
     "QLinearMatMul": (0, 3),
 }
-"""Inputs that take integers as weights, by operator."""
+"""Inputs with integer weights, by operator."""
 
 NORMS = tuple(f"{kind}Normalization" for kind in ("Batch", "Group", "Instance", "Layer", "RMS"))
 LAYERS = ("Gather", "PRelu", *NORMS)
-"""Operators of layers, in which a single number is a weight; elsewhere it is a number of the program."""
+"""Operators that, like those with a formula, count a single number as a weight; for others, it is a plain constant."""
 
 ELEMENTWISE = ("Add", "Cast", "DequantizeLinear", "Div", "Identity", "Mul", "QuantizeLinear", "Sub")
-"""Operators that, applied to the image itself, only normalise it: their constants are not weights."""
+"""Operators that only normalise when applied to the image itself; their constants are then not weights."""
 
 
 @dataclass
 class OnnxCosts:
     """The costs counted in an ONNX file.
 
-    `params` and `bytes` are those of the weights as the file stores them: a sparse weight has as many params as values in the
-    file, and its bytes include their indices. `macs` are those of the dense weight. `scales` is the size of scales and zero points
-    in bytes. `not_counted` are the operators whose MACs are unknown, each with the names of its nodes; element-wise products that
-    other nodes add up, such as `Mul` and `ReduceSum`, are not among them.
+    `params` and `bytes` count the weights as stored in the file: only the stored values of a sparse weight, and for `bytes` also
+    their indices. `macs` assumes dense weights. `scales` is the size of scales and zero points in bytes. `not_counted` maps each
+    operator with unknown MACs to the names of its nodes. It omits element-wise products that other nodes sum, such as `Mul`
+    followed by `ReduceSum`.
     """
 
     macs: int = 0
@@ -88,7 +88,7 @@ class OnnxCosts:
 
     @property
     def amounts(self) -> dict[str, float]:
-        """The costs in the resources of `rapdarts cost`."""
+        """The costs by resource, as in `rapdarts cost`."""
         return {"macs": self.macs, "params": self.params, "bytes": self.bytes}
 
 
@@ -96,7 +96,7 @@ def onnx_costs(path: Path) -> OnnxCosts:
     """Count the costs of an ONNX file for one image.
 
     A batch norm folded into a convolution counts as the biases of that convolution. Raises InputError if a size is
-    dynamic, DamagedError if the file is not ONNX.
+    dynamic, and DamagedError if the file is not ONNX.
     """
     return costs_of(path.read_bytes(), str(path))
 
@@ -120,7 +120,7 @@ def costs_of(content: bytes, where: str) -> OnnxCosts:
             counter.add(node)
     except InputError as error:
         raise InputError(f"the MACs of {where} cannot be counted: {error}") from None
-    except Exception as error:  # the errors of protobuf, of onnx and of our own indexing share no class
+    except Exception as error:  # errors of protobuf, onnx and our own indexing have no common class
         raise DamagedError(
             f"{where} is not an ONNX file with a readable graph, or is damaged ({_reason(error)})."
         ) from None
@@ -128,9 +128,9 @@ def costs_of(content: bytes, where: str) -> OnnxCosts:
 
 
 def _one_image(graph: Any, weights: Collection[str]) -> None:
-    """Set the batch to 1: the first axis of inputs of 4 axes, and of others whose first axis is dynamic.
+    """Set the batch size to 1 in the first axis of every input that has 4 axes or a dynamic first axis.
 
-    Weights may be listed among the inputs, and the first axis of sequences may be their length; both are left alone.
+    Weights among the inputs are left unchanged, and so are fixed first axes, which may be the length of a sequence.
     """
     for end in graph.input:
         sides = end.type.tensor_type.shape.dim
@@ -138,13 +138,13 @@ def _one_image(graph: Any, weights: Collection[str]) -> None:
             sides[0].dim_value = 1
     for end in graph.output:
         for side in end.type.tensor_type.shape.dim[:1]:
-            side.Clear()  # shape inference finds it
+            side.Clear()  # shape inference determines it
 
 
 def onnx_shape(path: Path) -> tuple[tuple[int, int, int], int]:
     """Return the shape of the image (channels, height, width) that an ONNX file takes, and its number of classes; 0 is unknown.
 
-    Raises InputError if the package onnx is missing, DamagedError if the file is not ONNX.
+    Raises InputError if the package onnx is missing, and DamagedError if the file is not ONNX.
     """
     need("onnx", "an ONNX file")
     import onnx
@@ -166,7 +166,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Counter:
-    """The counts of a graph, node by node; constants are followed from their initialisers to the operators that use them."""
+    """Counter of a graph's costs, node by node. It tracks constants from their initialisers to the operators that use them."""
 
     def __init__(self, graph: Any, constants: Mapping[str, Constant]) -> None:
         self.constants = dict(constants)
@@ -175,7 +175,7 @@ class _Counter:
             if value.type.tensor_type.HasField("shape"):
                 sides = (side.dim_value for side in value.type.tensor_type.shape.dim)
                 self.shapes.setdefault(value.name, tuple(sides))
-        self.made_of = {name: frozenset({name}) for name in constants}  # what constants are computed from
+        self.made_of = {name: frozenset({name}) for name in constants}  # the constants that each one is computed from
         self.dequantised: set[str] = set()
         self.images = {value.name for value in graph.input if value.name not in constants}
         self.weights: set[str] = set()
@@ -205,7 +205,7 @@ class _Counter:
             self.costs.not_counted.setdefault(node.op_type, []).append(node.name)
 
     def _keep(self, node: Any) -> None:
-        """Note that a node's outputs are constants."""
+        """Record that a node's outputs are constants."""
         sources = frozenset(part for name in node.input for part in self.made_of.get(name, ()))
         if node.op_type == "Constant":
             constant = value_of(node)
@@ -217,7 +217,7 @@ class _Counter:
         self.made_of |= dict.fromkeys(node.output, sources)
 
     def _is_weight(self, operator: str, place: int, name: str) -> bool:
-        """Return whether an input is a weight: not an index, a shape, or a plain number of the program."""
+        """Return whether an input is a weight, and not an index, a shape or another plain constant."""
         if name not in self.made_of or place in NO_WEIGHTS.get(operator, ()):
             return False
         parts = [self.constants[part] for part in self.made_of[name] - self.scales]
@@ -228,7 +228,7 @@ class _Counter:
 
     def _shape(self, name: str) -> Shape:
         shape = self.shapes.get(name)
-        if shape is None or 0 in shape:  # 0 stands for a dynamic size, which would silently be left out of the sum
+        if shape is None or 0 in shape:  # 0 stands for a dynamic size, and would silently count as zero MACs
             raise InputError(f"the size of {name} is dynamic or unknown; use a file written by rapdarts export.")
         return shape
 
@@ -262,7 +262,7 @@ OTHER_DOMAINS = frozenset(
     for name in ("Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax")
 ) | {"BiasGelu", "DequantizeLinear", "FastGelu", "Gelu", "LayerNormalization", "QuantizeLinear", "QuickGelu"}
 OTHER_DOMAINS |= {"SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}
-"""Operators of onnxruntime that multiply no two tensors but element by element."""
+"""Operators of onnxruntime that multiply two tensors only element by element, if at all."""
 
 
 # --- formulas ----------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def _conv(node: Any, shape: Sizes, weight: int = 1) -> int:
 
 
 def _conv_transpose(node: Any, shape: Sizes) -> int:
-    """Every input element is multiplied by its row of weights (inputs, outputs / groups, height, width)."""
+    """MACs of a transposed convolution: each input element times its row of weights (inputs, outputs / groups, height, width)."""
     return math.prod(shape(node.input[0])) * math.prod(shape(node.input[1])[1:])
 
 
@@ -292,12 +292,12 @@ def _matmul(node: Any, shape: Sizes) -> int:
 
 
 def _recurrent(node: Any, shape: Sizes) -> int:
-    """Every step of every sequence multiplies the input and the state by their weights (directions, gates x width, ...)."""
+    """MACs of a recurrent layer: each step of each sequence multiplies input and state by weights (directions, gates x width, ...)."""
     return math.prod(shape(node.input[0])[:2]) * sum(math.prod(shape(name)) for name in node.input[1:3])
 
 
 def _attention(node: Any, shape: Sizes) -> int:
-    """Every head multiplies its queries by all keys, those of the cache too, and its scores by all values; heads may share both."""
+    """MACs of attention: each head multiplies queries by all keys, also cached ones, and scores by all values; heads may share both."""
     query, key, value = (shape(name) for name in node.input[:3])
     cached = shape(node.input[4])[2] if any(node.input[4:5]) else 0
     if len(query) == 4:
@@ -308,7 +308,7 @@ def _attention(node: Any, shape: Sizes) -> int:
 
 
 def _einsum(node: Any, shape: Sizes) -> int:
-    """Return the products of the operands from left to right, each summed as soon as a letter is no longer needed."""
+    """MACs of an einsum that multiplies its operands from left to right and sums over a letter once it is no longer needed."""
     equation = _attributes(node)["equation"].decode().replace(" ", "")
     inputs, arrow, output = equation.partition("->")
     sizes: dict[str, int] = {}
@@ -346,7 +346,7 @@ FORMULAS: Mapping[str, Callable[[Any, Sizes], int]] = {
     "QLinearMatMul": _matmul,
     "RNN": _recurrent,
 }
-"""MACs of a node, by ONNX's own operators."""
+"""Functions that count the MACs of a node, by standard operator."""
 
 OTHER_FORMULAS = {"FusedConv": _conv, "FusedGemm": _matmul, "FusedMatMul": _matmul, "QGemm": _matmul}
-"""MACs of a node, by onnxruntime's operators."""
+"""Functions that count the MACs of a node, by operator of onnxruntime."""

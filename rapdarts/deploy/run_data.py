@@ -1,4 +1,4 @@
-"""The data on which a trained network is tested: those of its run, or others that the user confirms."""
+"""Test data of a trained network: the data of its run, or other data that the user confirms."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, 
     if known != found:
         raise InputError(
             f"{what} was trained on images of shape {known[0]} with the classes {shorten(', '.join(known[1]))}, but these data have"
-            f" images of shape {found[0]} with the classes {shorten(', '.join(found[1]))}; use other data with data.path=PATH, or"
-            " another experiment."
+            f" images of shape {found[0]} with the classes {shorten(', '.join(found[1]))}; set data.path=PATH, or use another"
+            " experiment."
         )
 
 
 def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed: bool = False) -> Experiment:
-    """Return the experiment on whose data a trained network is tested: the one called `name`, else that of its run folder.
+    """Return the experiment that provides the test data of a trained network: `name` if given, else that of its run folder.
 
     If there is neither, returns the defaults, or raises InputError if the data are `needed`. Also raises InputError for an
-    experiment on different data than the run's, unless they are `confirmed` by an explicit data.name.
+    experiment with data other than the run's, unless they are `confirmed` by an explicit data.name.
     """
     folder = run_of(path)
     if name:
@@ -57,5 +57,5 @@ def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed:
     if not needed:
         return Experiment()
     raise InputError(
-        f"{path} is not in a run folder, so the data to test on are unknown; add an experiment after it, such as digits."
+        f"{path} is not in a run folder, so its test data are unknown; add an experiment after it, such as digits."
     )

@@ -1,7 +1,7 @@
-"""Files that other runtimes run without rapdarts: metadata for every format, and writing and opening of .pt2 and .pte files.
+"""Files for runtimes that do not need rapdarts: metadata for every format, and functions to write and open .pt2 and .pte files.
 
-A network here is a function from pixels (n, c, h, w), float32 in 0..1, to logits (n, classes). The packages that a format
-needs are extras: they are imported when such a file is written or opened, and an error names a missing package.
+A network here is a function from pixels (n, c, h, w), float32 in 0..1, to logits (n, classes). The packages for a format
+are optional: they are imported only to write or open such a file, and an error names a missing package.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def facts_of(texts: dict[str, str], where: str) -> Facts:
 
 
 def need(extra: str, what: str) -> None:
-    """Raise InputError, with the command to install it, if a package of an extra is missing; `what` says what needs the package."""
+    """Raise InputError, with the install command, if a package of an extra is missing; `what` names the feature that needs it."""
     for package in EXTRAS.get(extra, ()):
         try:
             with _quiet():
@@ -140,7 +140,7 @@ def to_executorch(network: nn.Module, facts: Facts) -> bytes:
 
 
 def _traced(network: nn.Module, images: Tensor, dynamic: bool) -> ExportedProgram:
-    """Trace the network into a graph, without the notes on the origin of each node, which name files of this machine."""
+    """Trace the network into a graph without notes on the origin of each node, which contain file names of this machine."""
     shapes = ({0: Dim("batch", min=1)},) if dynamic else None
     program = torch.export.export(network, (images,), dynamic_shapes=shapes)
     for node in program.graph.nodes:

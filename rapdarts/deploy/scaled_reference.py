@@ -1,4 +1,4 @@
-"""A reference network as wide as budgets allow, to compare with a network that was searched within them."""
+"""The widest reference network that meets given budgets, for comparison with a network searched within them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def scaled_to(
     limits: Mapping[str, float],
     counters: Mapping[str, Counter] = COUNTERS,
 ) -> tuple[ReferenceBlueprint, str]:
-    """Return the widest form of a reference network that meets every budget, and a remark on budgets that do not apply to it.
+    """Return the widest version of a reference network that meets every budget, and a remark on budgets that do not apply to it.
 
     `limits` are upper bounds by resource, each in its unit. Costs are counted by `counters`, for an image (channels, height,
-    width); they must rise with the width, as all our costs do. Budgets on resources without a counter, such as latency, are
-    ignored, and the remark says so; it is empty if all apply. Without a budget that applies, the network has its default
+    width); they must rise with the width, as all built-in costs do. Budgets on resources without a counter, such as latency,
+    are ignored and named in the remark, which is empty if all apply. Without a budget that applies, the network has its default
     width. Raises InputError for a network of fixed width, and for budgets that even a width of 1 exceeds.
     """
     if name not in REFERENCE or REFERENCE[name].width is None:
         scalable = ", ".join(known for known, reference in REFERENCE.items() if reference.width is not None)
-        raise InputError(f"{name} is not a reference network whose width can be chosen; choose from {scalable}.")
+        raise InputError(f"{name} is not a reference network of variable width; choose from {scalable}.")
     counted = {resource: limit for resource, limit in limits.items() if resource in counters}
     if not counted:
         return ReferenceBlueprint(name, image, classes), _remark(name, limits, counted)
@@ -48,7 +48,7 @@ def scaled_to(
         costs = count(network, image, {resource: counters[resource] for resource in counted})
         return {resource: cost for resource, cost in costs.items() if cost > counted[resource]}
 
-    # The number of widths that fit, which come first, is the largest of them.
+    # The widths that fit come first, so their number is the largest of them.
     width = bisect_left(range(1, WIDEST + 1), True, key=lambda width: bool(over(width)))
     if not width:
         exceeded = within({resource: counted[resource] for resource in over(1)})

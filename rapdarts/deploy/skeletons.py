@@ -1,4 +1,4 @@
-"""The skeleton in which a network is built or counted: as it was priced, from an experiment or a command, or its space's default."""
+"""Choice of the skeleton of a network: the one it was priced for, that of an experiment or a command, or its space's default."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def of_supernet(config: Experiment, data: DataSet, layers: int) -> Skeleton:
 
 
 def to_build(genotype: Genotype | None, settings: SkeletonConfig, data: DataSet) -> tuple[Skeleton, Skeleton | None]:
-    """Return the skeleton that the genotype was priced at if its image and classes match the data, else the experiment's.
+    """Return the skeleton that the genotype was priced for if its image and classes match the data, else the experiment's.
 
     Also returns the experiment's own skeleton if it differs from the one to build, else None.
     """

@@ -1,4 +1,4 @@
-"""Search space lookup: a value, the name of a shipped space, or the user's Python file; and how a resumed run recognises its space."""
+"""Search space lookup by value, by the name of a shipped space or by Python file, and recognition of the space of a resumed run."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from rapdarts.config.resources import NAME, RESOURCES
 from rapdarts.errors import InputError, shorten, suggestion
 
 Space = str | os.PathLike[str] | SearchSpace | None
-"""A search space as a user gives it: a value, the name of a shipped one, or a pathlib.Path of a Python file that defines SPACE.
+"""A search space as given by a user: a SearchSpace, the name of a shipped one, or the pathlib.Path of a Python file that defines SPACE.
 
-A str is never taken for a file: it may come from a configuration, which must not run code."""
+A str is never treated as a file, because it may come from a configuration, which must not run code."""
 
 
 def space_for(genotype: Genotype, given: Space) -> SearchSpace:
-    """Return the search space that was given, whatever its name, or the genotype's own if none was given. Raises InputError."""
+    """Return the given search space, whatever its name, or the genotype's own if none is given. Raises InputError."""
     return find_space(given) if given is not None else named_space(genotype.space)
 
 
 def find_space(given: Space, name: str = "") -> SearchSpace:
-    """Return the search space that was given, or the shipped one called `name` if none was given.
+    """Return the given search space, or the shipped one called `name` if none is given.
 
-    A file is executed; its space must be called `name` unless that is empty. Raises InputError.
+    A file is executed; its space must be called `name` unless `name` is empty. Raises InputError.
     """
     if given is None:
         return named_space(name)
@@ -65,7 +65,7 @@ def shipped_spaces() -> list[str]:
 
 
 def named_space(name: str) -> SearchSpace:
-    """Return the SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for an unknown name."""
+    """Return the SPACE of a module in `search_spaces`. Raises InputError, which suggests the nearest name, for an unknown one."""
     known = shipped_spaces()
     if name not in known:
         raise InputError(
@@ -99,7 +99,7 @@ def space_from_file(path: Path) -> SearchSpace:
 
 @contextmanager
 def known_resources(space: Space) -> Iterator[Space]:
-    """Accept keys for the resources of the user's own space within this context; yield the space, whose file is run only once.
+    """Accept keys for the resources of the user's own space within this context, and yield the space. Its file is run only once.
 
     Raises InputError as `find_space` does.
     """
@@ -119,10 +119,10 @@ _opened: ContextVar[dict[str, SearchSpace]] = ContextVar("opened spaces", defaul
 
 
 def check_resources(space: SearchSpace, where: str) -> None:
-    """Raise InputError if the space's own resources are not functions by name, or have the names of built-in resources."""
+    """Raise InputError if the space's own resources do not map names to functions, or use the name of a built-in resource."""
     given: object = space.resources  # a user's file is not type-checked
     if not isinstance(given, Mapping):
-        raise InputError(f"{where}: RESOURCES must map names to functions, not be a {type(given).__name__}.")
+        raise InputError(f"{where}: RESOURCES must be a mapping from names to functions, not a {type(given).__name__}.")
     for name, function in given.items():
         if not (isinstance(name, str) and NAME.fullmatch(name)):
             raise InputError(f"{where}: the resource {name!r} needs a name of lower-case letters, digits and _.")
@@ -145,9 +145,9 @@ def _space_of(module: object, where: str) -> SearchSpace:
 
 
 def source_of(space: Space) -> str:
-    """Return a string from which a resumed run detects that the user's own space has changed; empty for a shipped space.
+    """Return a string that tells a resumed run if the user's own space has changed; empty for a shipped space.
 
-    For a file this is its source; for a value, its fields, the modules of its primitives, and their source.
+    For a file, it is the source. For a value, it is the fields, the modules of the primitives, and their source.
     """
     if space is None or isinstance(space, str):
         return ""
@@ -168,7 +168,7 @@ def text_of(file: str) -> str:
 
 
 def _described(name: str, factory: Factory) -> str:
-    """Describe a primitive, with the same text in every process: its modules, their weights, and their source."""
+    """Describe the modules of a primitive, their weights and their source, with the same text in every process."""
     import torch
 
     lines, sources = [name], {_source(factory): None}

@@ -21,14 +21,14 @@ from rapdarts.deploy import skeletons
 from rapdarts.errors import InputError, any_of, first_line, shorten
 
 SHAPES, CLASSES = ("image", "input_size", "in_channels"), ("classes", "num_classes")
-"""Names of the arguments that are filled in: by the shape of the first input, and by the number of classes."""
+"""Names of the arguments that are filled in with the shape of the first input, and with the number of classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class UserNetwork:
-    """The user's own network, to be counted on inputs of the shape `image`, or of several shapes.
+    """The user's own network. `image` is the shape of its input, or the shapes of several inputs.
 
-    `classes` is 0 if only the network knows their number. `accepted` names the options that its code takes.
+    `classes` is 0 if the number of classes is not set from outside. `accepted` names the options that its code takes.
     """
 
     name: str
@@ -43,7 +43,7 @@ class UserNetwork:
 
 
 def from_code(name: str, inputs: Inputs | None, classes: int) -> UserNetwork:
-    """Return the network of `package.module:callable`; None and 0 leave the inputs and the classes to the code's own defaults.
+    """Return the network of `package.module:callable`. With None and 0, inputs and classes keep the defaults of the code.
 
     A callable is called with the arguments whose names are in SHAPES and CLASSES. Raises InputError if the user's code
     fails, takes other arguments, or returns no network.
@@ -70,7 +70,7 @@ def from_code(name: str, inputs: Inputs | None, classes: int) -> UserNetwork:
 
 
 def refuse_uncountable(network: Any, name: str) -> None:
-    """Raise InputError, with what to give instead, for a value that is not a network of layers with known sizes."""
+    """Raise InputError, with a remedy, for a value that is not a network of layers with known sizes."""
     kind = type(network)
     if isinstance(network, torch.export.ExportedProgram) or any(
         base.__module__.startswith("torch.export") for base in kind.__mro__
@@ -88,7 +88,7 @@ def refuse_uncountable(network: Any, name: str) -> None:
     if scripted is not None:
         what = f"the layer {scripted} of {name}" if scripted else name
         raise InputError(
-            f"{what} is scripted, so that its layers cannot be counted; pass the original module, not the result of"
+            f"{what} is scripted, so its layers cannot be counted; pass the original module, not the result of"
             " torch.jit.script or torch.jit.trace."
         )
     if any(isinstance(weight, UninitializedParameter) for weight in network.parameters()):
@@ -102,7 +102,7 @@ def _load(name: str) -> Any:
     try:
         return operator.attrgetter(path)(importlib.import_module(module))
     finally:
-        sys.path.remove(os.getcwd())  # or the user's files would shadow packages that are imported later
+        sys.path.remove(os.getcwd())  # otherwise, the user's files would shadow packages that are imported later
 
 
 def _parameters(code: Any) -> dict[str, Parameter]:
@@ -111,7 +111,7 @@ def _parameters(code: Any) -> dict[str, Parameter]:
 
 
 def _arguments(name: str, takes: Mapping[str, Parameter], inputs: Inputs | None, classes: int) -> dict[str, Any]:
-    """Return the arguments to call the user's code with: what the user gave, and what has no default."""
+    """Return the arguments for calling the user's code: those that the user set, and those without a default."""
     found: dict[str, Any] = {}
     for key, one in takes.items():
         needed = one.default is one.empty
@@ -131,9 +131,10 @@ def _arguments(name: str, takes: Mapping[str, Parameter], inputs: Inputs | None,
 
 
 def _shape_for(name: str, parameter: Parameter, shape: tuple[int, ...]) -> Any:
-    """Return what an argument says about a shape: its channels, its side, its height and width, or all of it.
+    """Return the value of an argument for a shape: the channels, the side, the height and width, or the whole shape.
 
-    An argument that is annotated as a number, or has a number as default, is a side; one with two numbers is a height and a width.
+    An argument annotated as int, or with an int as default, takes the side. If its default is a tuple of two numbers, it takes the
+    height and width.
     """
     key, default = parameter.name, parameter.default
     if key == "in_channels":
@@ -148,7 +149,7 @@ def _shape_for(name: str, parameter: Parameter, shape: tuple[int, ...]) -> Any:
 
 
 def _own_image(takes: Mapping[str, Parameter], given: Mapping[str, Any]) -> Inputs:
-    """Return the image that the user's code expects by its defaults, else the usual one."""
+    """Return the image shape in the defaults of the user's code, else the usual one."""
     channels, height, width = skeletons.IMAGE
     own = {key: one.default for key, one in takes.items() if key in SHAPES and key not in given}
     if type(own.get("in_channels")) is int:

@@ -24,7 +24,7 @@ from rapdarts.training.metrics import Evaluation, evaluate_logits, predict
 
 @dataclass(frozen=True)
 class Runtime:
-    """A format for another runtime: how its files are written, and how that runtime opens them.
+    """A format for another runtime, with functions to write its files and to open them in that runtime.
 
     `tolerance` is the largest accepted difference between two logits, relative to the largest logit. `batch` says how many
     images the file takes at once. The packages that the format needs are listed in rapdarts.config.exports.
@@ -44,7 +44,7 @@ RUNTIMES: dict[str, Runtime] = {
 """Formats of `rapdarts export to=` for other runtimes; `safetensors` is for rapdarts itself."""
 
 COMPARED = 64
-"""Number of images on which a file is compared with PyTorch."""
+"""Number of images for the comparison of a file with PyTorch."""
 
 BATCH = 64
 """Batch size for calibration and testing."""
@@ -65,7 +65,7 @@ class Agreement:
 
     @property
     def plain(self) -> dict[str, float]:
-        """The numbers by name."""
+        """The largest difference and the largest logit by name."""
         return {"largest_difference": self.difference, "largest_logit": self.largest}
 
 

@@ -1,1 +1,1 @@
-"""Files, read with strict checks and written completely or not at all."""
+"""Reading of files with strict checks, and atomic writing."""

@@ -21,7 +21,7 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace the content of a file in one step: readers see the old or the new content, even after a crash.
 
-    If this fails, raises StorageError with the path and the reason, and leaves no temporary file.
+    On failure, raises StorageError with the path and the reason, and leaves no temporary file.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -75,7 +75,7 @@ def file_in_folder(path: str | os.PathLike[str], key: str = "out") -> Path:
     file = file_to_write(path, key)
     if not os.path.isdir(file.parent):
         raise InputError(
-            f"{key}={shorten(os.fspath(path))}: there is no folder {file.parent}; create it first, or choose another."
+            f"{key}={shorten(os.fspath(path))}: there is no folder {file.parent}; create it first, or choose another path."
         )
     return file
 
@@ -83,7 +83,7 @@ def file_in_folder(path: str | os.PathLike[str], key: str = "out") -> Path:
 def file_to_write(path: str | os.PathLike[str], key: str = "out") -> Path:
     """Return the path of a file to write, which the user gave as `key`.
 
-    Raises InputError if the path does not name a file, or names a file of a run's record.
+    Raises InputError if the path does not name a file, or names a file that only run folders contain.
     """
     file, given = Path(path), f"{key}={shorten(os.fspath(path))}"
     if not file.name or os.path.isdir(file):

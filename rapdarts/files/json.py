@@ -1,7 +1,7 @@
 """Strict JSON: rejects repeated keys, NaN, very long numbers and deep nesting, and checks every field of a format.
 
 `strict_loads` parses a text. `record` and the readers check its values against a format. A reader is a function
-`(value, where)`, where `where` names the value in messages. It returns the value, perhaps converted, or raises InputError.
+of `(value, where)`; `where` names the value in messages. It returns the value, converted if necessary, or raises InputError.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Fault(ValueError):
 def strict_loads(text: str, infinite: bool = False) -> Any:
     """Return the values of a JSON text; with `infinite`, numbers too large for a float become infinity, for a range check to reject.
 
-    Raises Fault, also where Python's own parser is lenient: for repeated keys, NaN, very long numbers and deep nesting.
+    Raises Fault for invalid JSON, and for repeated keys, NaN, very long numbers and deep nesting, which Python's parser accepts.
     """
     try:
         # Truncated numbers are never returned: the loop over the tokens rejects long ones.
@@ -54,7 +54,7 @@ def strict_loads(text: str, infinite: bool = False) -> Any:
         if token["bracket"] in ("{", "["):
             keys.append(set())
             if len(keys) > MAX_DEPTH:
-                raise Fault(text, token.start(), "depth", f"nested deeper than {MAX_DEPTH} levels")
+                raise Fault(text, token.start(), "depth", f"values are nested deeper than {MAX_DEPTH} levels")
         elif token["bracket"]:
             keys.pop()
         elif token["colon"]:
@@ -73,16 +73,16 @@ def _number_problem(word: str, infinite: bool) -> str:
     if digits in ("NaN", "Infinity"):
         return f"{word} is not a finite number"
     if digits.isdigit():
-        return f"a whole number of more than {MAX_DIGITS} digits" if len(digits) > MAX_DIGITS else ""
+        return f"the number has more than {MAX_DIGITS} digits" if len(digits) > MAX_DIGITS else ""
     endless = digits[:1].isdigit() and not infinite and not math.isfinite(float(word))
-    return f"{quote_value(word)} is too large a number" if endless else ""
+    return f"the number {quote_value(word)} is too large" if endless else ""
 
 
 # --- readers -----------------------------------------------------------------------------------------------------
 
 
 def reader(fits: Callable[[Any], bool], wanted: str) -> ValueReader:
-    """Return a reader that accepts the values that fit; its message for all other values says what is `wanted`."""
+    """Return a reader that accepts only the values that fit; its error message says what is `wanted`."""
 
     def read(value: Any, where: str) -> Any:
         if not fits(value):
@@ -112,9 +112,9 @@ def record(
     required: Mapping[str, ValueReader | None],
     optional: Mapping[str, ValueReader | None] | None = None,
 ) -> dict[str, Any]:
-    """Return the fields of an object as read by their readers, in the readers' order; the reader None accepts any value.
+    """Read the fields of an object with their readers, and return them in the order of the readers; None accepts any value.
 
-    Raises InputError for an unknown field (naming the nearest), for a missing field, and as the readers do.
+    Raises InputError for an unknown field (naming the nearest), a missing field, or a value that its reader rejects.
     """
     readers = {**required, **(optional or {})}
     for name in as_object(tree, where):

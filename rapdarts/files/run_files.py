@@ -38,15 +38,15 @@ class RunFile:
     NETWORK: Final = "network.safetensors"
     """Trained network."""
     PAGE: Final = "report.md"
-    """Page on what `rapdarts find` did."""
+    """Report of `rapdarts find`, a page in Markdown."""
     PLAN: Final = "plan.json"
-    """Division of the work of `rapdarts find`."""
+    """Plan of the work of `rapdarts find`."""
     RANKING: Final = "ranking.json"
     """Genotypes of a ranking, best first."""
     RESULT: Final = "result.json"
     """Report of a finished run."""
     STATUS: Final = "status.json"
-    """State of a run: running, finished, or what ended it."""
+    """State of a run: running, finished, or the reason why it ended."""
 
 
 RUN_FILES = frozenset(name for key, name in vars(RunFile).items() if key.isupper())
@@ -61,13 +61,13 @@ def begun(folder: Path) -> bool:
 
 
 def part_of(path: Path, step: str) -> Path:
-    """Return the folder of a step of `rapdarts find`, such as search or network, if `path` is the folder of such a run; else `path`."""
+    """Return the folder of `step`, such as search or network, if `path` is a run of `rapdarts find`; otherwise return `path`."""
     # These functions of os.path, unlike those of Path, return False for a name that is too long.
     return path / step if os.path.isfile(path / RunFile.PLAN) and os.path.isdir(path / step) else path
 
 
 def run_of(path: Path) -> Path | None:
-    """Return the folder of the run that wrote the trained network `path`, into it or into trained/NUMBER; None if there is none."""
+    """Return the folder of the run that wrote the network file `path`, directly or into its trained/NUMBER; None if there is none."""
     folders = [path.parent]
     if path.absolute().parent.parent.name == "trained":
         folders.append(path.absolute().parents[2])

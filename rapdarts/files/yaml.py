@@ -66,7 +66,7 @@ def to_yaml(tree: Mapping[str, Any]) -> str:
             return True
 
         def represent_text(self, text: str) -> Any:
-            text.encode()  # some YAML writers escape what they cannot encode, which no reader accepts
+            text.encode()  # some YAML writers escape characters that they cannot encode, but no reader accepts them
             # Quote text that would be read as a number, and NEL, which readers take for a line break but writers do not.
             style = "'" if NUMBER.fullmatch(text) else '"' if "\x85" in text else None
             return self.represent_scalar("tag:yaml.org,2002:str", text, style)
@@ -79,7 +79,7 @@ def to_yaml(tree: Mapping[str, Any]) -> str:
 
 
 def _why(error: Any) -> str:
-    """Return the problem of a YAML error, after its context if the problem continues the sentence that the context begins."""
+    """Return the problem that a YAML error describes, with the error's context if the problem alone is not a sentence."""
     problem = getattr(error, "problem", None) or ""
     return f"{error.context}, {problem}" if problem.startswith("but ") else problem
 
@@ -110,7 +110,7 @@ def _parse_yaml(text: str) -> Any:
                 raise refuse(f"the tag {event.tag} is not supported; write the value without it", event)
             self.depth += 1
             if self.depth > MAX_DEPTH:
-                raise refuse(f"nested deeper than {MAX_DEPTH} levels", event)
+                raise refuse(f"values are nested deeper than {MAX_DEPTH} levels", event)
             node = super().compose_node(parent, index)
             self.depth -= 1
             if isinstance(node, yaml.ScalarNode):
@@ -134,14 +134,14 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _problem(value: str, plain: bool, text: bool) -> str:
-    """Return why a scalar is rejected, or an empty string; `plain`: it has no quotes, `text`: YAML reads it as a string."""
+    """Return why a scalar is rejected, or an empty string; `plain` means without quotes, `text` that YAML reads it as a string."""
     if "${" in value:
         return "'${' is not supported; write the value"
     if not plain:
         return ""
     if NUMBER.fullmatch(value):
         if len(value) > MAX_DIGITS:
-            return f"a number of more than {MAX_DIGITS} digits"
+            return f"the number has more than {MAX_DIGITS} digits"
         misleading = LEADING_ZERO.match(value) is not None
     else:
         misleading = not text and value not in WORDS and INFINITE.fullmatch(value) is None

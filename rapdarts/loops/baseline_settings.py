@@ -1,4 +1,4 @@
-"""Settings of a random baseline, taken from the search that it is compared with if `search.random.like` names a search."""
+"""Settings of a random baseline, which are those of a search if `search.random.like` names one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rapdarts.loops.finished_search import settings_of_run
 from rapdarts.strategy.rule import rule_name
 
 KEPT = ("primitives", "rule", "max_skips", "derive_none", "skip_paths", "spend", "precision")
-"""Settings that decide which cells a search can find; a baseline takes them from `search.random.like` and cannot change them."""
+"""Settings that determine which cells a search can find; a baseline takes them from `search.random.like` and cannot change them."""
 
 
 def as_searched(config: Experiment, like: Found) -> Experiment:
-    """Return the experiment of a baseline with the settings that decide which cells the search `like` could have found.
+    """Return the experiment of a baseline with the settings that determine which cells the search `like` could have found.
 
-    These are the space and primitives, the cap on skips, the budgets, the spend, and how costs are counted. If `like` is
+    These are the space and primitives, the cap on skips, the budgets, `spend`, and the settings for counting costs. If `like` is
     not a search, returns `config` unchanged. Raises InputError for a different space, or for budgets or KEPT settings that
     differ from those of the search.
     """
@@ -33,7 +33,7 @@ def as_searched(config: Experiment, like: Found) -> Experiment:
     if own.space != config.search.space:
         raise InputError(
             f"search.random.like={shorten(str(folder))} searched the space {own.space}, not {config.search.space};"
-            f" add space={own.space}."
+            f" set space={own.space}."
         )
     if asked and asked != kept:
         raise InputError(f"search.random.like={shorten(str(folder))} already sets the budgets; remove search.budget.")

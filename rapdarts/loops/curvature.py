@@ -1,4 +1,4 @@
-"""The curvature of the search loss in alpha, by which a search may stop early."""
+"""The curvature of the search loss with respect to alpha, which is used for early stopping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rapdarts.training.optimizer import frozen
 def curvature(
     supernet: Supernet, architecture: Architecture, batch: tuple[Tensor, Tensor], balance: Tensor | None = None
 ) -> float:
-    """Return the largest eigenvalue of the Hessian of the search loss in alpha, at the expected mixing weights.
+    """Return the largest eigenvalue of the Hessian of the search loss with respect to alpha, at the expected mixing weights.
 
     `batch` holds images (n, c, h, w) and labels (n,) of the search half. Updates the running statistics of the supernet.
     """
@@ -42,7 +42,7 @@ def plain_copy(
 ) -> Supernet:
     """Return a plain supernet with the weights of `supernet`, but without dropout.
 
-    Second derivatives need it: the operations of the batched supernet have first derivatives only.
+    It is needed for second derivatives, because the operations of the batched supernet have first derivatives only.
     """
     state = supernet.plain_state() if isinstance(supernet, BatchedSupernet) else supernet.state_dict()
     plain = Supernet(space, skeleton, partial).to(next(supernet.parameters()))

@@ -22,8 +22,8 @@ from rapdarts.training.log import Screen
 def derive_again(targets: Sequence[Path], options: DeriveConfig, space: Space, screen: Screen) -> Derivation:
     """Derive a genotype from the mixing weights of one search, or from the mean of several, with the changes in `options`.
 
-    `targets` are run folders or their alphas.json files; the settings are those of the first. A budget on latency without a
-    table measures one first. Raises InputError.
+    `targets` are run folders or their alphas.json files; the settings are those of the first. If there is a budget on
+    latency but no table, a table is measured first. Raises InputError.
     """
     searches = [
         finished_search(target / RunFile.ALPHAS if target.is_dir() else target, target.is_dir(), options, space)
@@ -37,7 +37,7 @@ def derive_again(targets: Sequence[Path], options: DeriveConfig, space: Space, s
     if limits and options.rule == "pdarts":
         none = " ".join(f"budget.{name}=none" for name in limits)
         raise InputError(
-            f"rule={options.rule} does not support budgets; leave it out, or remove the budgets with {none}."
+            f"rule={options.rule} does not support budgets; leave out rule, or remove the budgets with {none}."
         )
     if options.skip_paths:
         check_skip_paths(search.settings, search.full)

@@ -1,4 +1,4 @@
-"""From data and a budget to a tested network: search, successive halving of the best cells, training, export, and a proof."""
+"""The steps from data and a budget to a tested network: search, successive halving of the best cells, training, export and proof."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
 
 SLOWER = 1.25
-"""Factor by which a step may exceed its planned time before the user is told."""
+"""Factor by which a step may exceed its planned time before this is reported."""
 IMPORTANT = 10.0
-"""Delay in seconds that the user is not told about: starting a step takes a few seconds, however short it is."""
+"""Delay in seconds that is not reported, because starting even a short step takes a few seconds."""
 
 
 @dataclass
 class Agenda:
-    """The steps of a plan with their expected times, in seconds by name: says where the run is and how much time is left."""
+    """Progress through the steps of a plan; `planned` maps the name of each step to its expected time in seconds."""
 
     planned: Mapping[str, float]
     screen: Screen
@@ -52,14 +52,14 @@ class Agenda:
     now: str = ""
 
     def begin(self, name: str) -> None:
-        """Say which step begins."""
+        """Print which step begins, with its expected time and the time left."""
         self.began, self.now = time.monotonic(), name
         place = f"step {[*self.planned].index(name) + 1} of {len(self.planned)}"
         own = f"about {time_left(self.planned[name])}"
         self.screen.say(f"{place}: {name} ({own}; {time_left(self.left())} left in all)")
 
     def left(self) -> float:
-        """Return the time left, in seconds: of the current step, what is left of its expected time, and the later steps."""
+        """Return the time left, in seconds: the rest of the expected time of the current step, and the times of all later steps."""
         names = [*self.planned]
         later = names[names.index(self.now) + 1 :]
         return max(0.0, self.began + self.planned[self.now] - time.monotonic()) + sum(
@@ -67,21 +67,21 @@ class Agenda:
         )
 
     def end(self) -> float:
-        """Return the time that the step took, in seconds; say so if the machine is slower than planned."""
+        """Return the time that the step took, in seconds; print a message if it took much longer than planned."""
         taken, expected = time.monotonic() - self.began, self.planned[self.now]
         if taken > SLOWER * expected + IMPORTANT:
             self.screen.say(
-                f"{self.now} took {time_left(taken)} instead of {time_left(expected)}: this machine is slower than planned; the plan"
-                " is finished all the same"
+                f"{self.now} took {time_left(taken)} instead of {time_left(expected)}: this machine is slower than planned, but the"
+                " plan does not change"
             )
         return round(taken, 1)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Everything that the steps share: the planned experiment, the space, the data, the user's own space, and the run they belong to.
+    """Arguments that all steps share: the planned experiment, the space, the data, the user's own space, and the run.
 
-    `latency` is the table that was measured for the run, if the settings name none but need one.
+    `latency` is a table measured for the run, for settings that need a table but do not name one.
     """
 
     config: Experiment
@@ -93,7 +93,7 @@ class Work:
     latency: LatencyTable | None = None
 
     def step(self, name: str, work: Callable[[Launch, Screen], dict[str, Any]]) -> dict[str, Any]:
-        """Return the result of a step, plain values, and its time. `work` runs in the folder `name`; a finished step is not repeated.
+        """Run `work` in the folder `name`, and return its result with the time it took, as plain values. A finished step is not repeated.
 
         Raises Preempted, for the whole run, if a signal stops the step.
         """
@@ -112,9 +112,9 @@ class Work:
 
 
 def find(work: Work, plan: Plan) -> dict[str, Any]:
-    """Search, select, train, test and export by a plan; each step is that of the command of its name, in its own folder.
+    """Search, select, train, test and export as planned; each step runs one command in its own folder.
 
-    Returns the results of all steps, by name. Raises as the steps do, and Preempted if a signal stops the run.
+    Returns the results of all steps, by name. Raises the errors of the steps, and Preempted if a signal stops the run.
     """
     found = work.step("search", partial(_search, work, plan))
     results = {"search": found, **trained_best(work, entries_of(work, found["cells"], "search"), plan.rounds, "")}
@@ -122,10 +122,10 @@ def find(work: Work, plan: Plan) -> dict[str, Any]:
 
 
 def prove(work: Work, plan: Plan, found: Mapping[str, Any], reference: ReferenceBlueprint) -> dict[str, Any]:
-    """Select, train and test the random cells of a search like its own cells, and train and test a reference network.
+    """Select, train and test random cells in the same way as the cells of the search, and train and test a reference network.
 
-    `found` is the result of the search. Returns the results of all steps, by name; a training that diverged has its reason under
-    "diverged". Raises Preempted if a signal stops the run.
+    `found` is the result of the search. Returns the results of all steps, by name. If a training diverged, its result is the reason
+    under "diverged". Raises Preempted if a signal stops the run.
     """
     results: dict[str, Any] = {}
     name = reference.reference
@@ -142,14 +142,14 @@ def prove(work: Work, plan: Plan, found: Mapping[str, Any], reference: Reference
 
 
 def _search(work: Work, plan: Plan, launch: Launch, screen: Screen) -> dict[str, Any]:
-    """Search, and return the report with the best cells within the budgets, and with random cells of the same cost for a proof.
+    """Search, and return the report with the best cells within the budgets and, for a proof, with random cells of the same cost.
 
-    The random cells have the bounds of the cell derived, but may have any candidate of the space.
+    The random cells meet the same bounds as the derived cell, but may use any candidate of the space.
     """
     config, folder = work.config, Path(launch.run)
     if work.latency is not None:
         atomic.write_atomically(folder / RunFile.LATENCY, work.latency.to_json())
-        launch = replace(launch, resume=True)  # a run that is resumed keeps its table
+        launch = replace(launch, resume=True)  # a resumed run uses the table in its folder
     done = launching.run_search(config, work.space, launch, config.data.called, work.given, lambda _: work.data, screen)
     search = finished_search(folder / RunFile.ALPHAS, True, DeriveConfig(), work.given)
     best = search.best(plan.rounds[0].networks)
@@ -175,7 +175,7 @@ def entries_of(work: Work, cells: Sequence[Mapping[str, Any]], source: str) -> l
 
 
 def trained_best(work: Work, cells: Sequence[RankingEntry], rounds: Sequence[Round], prefix: str) -> dict[str, Any]:
-    """Halve cells in rounds of training on images kept aside, train the winner, and test it once.
+    """Select a cell by successive halving on held-out training images, train its network, and test it once.
 
     The folders of the steps begin with `prefix`. Returns the results of the steps by name. Raises DivergedError if the training of
     all cells in a round, or that of the winner, diverges.
@@ -195,7 +195,7 @@ def trained_best(work: Work, cells: Sequence[RankingEntry], rounds: Sequence[Rou
 def _rank(
     work: Work, entries: Sequence[RankingEntry], epochs: int, number: int, launch: Launch, screen: Screen
 ) -> dict[str, Any]:
-    """Rank cells in the round of this number; every round has seeds of its own, so that even as short a training tells something new."""
+    """Rank cells in round `number`; every round has its own seeds, so that a training of the same length gives new information."""
     rank = replace(work.config.rank, count=len(entries), epochs=epochs)
     seed = (work.config.seed + (number - 1) * rank.seeds) % 2**32
     config = replace(work.config, seed=seed, rank=rank)

@@ -1,4 +1,4 @@
-"""`rapdarts find` from settings to a finished run folder: its plan, its steps, and a page on what was done."""
+"""The command `rapdarts find`, from settings to a finished run folder: the plan, the steps, and a page with the results."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ MOST_RANDOM = 512
 REFERENCE = "resnet20"
 """Reference network of a proof, scaled in width to the budget."""
 MEASURED = 4
-"""Number of random cells whose training steps are measured: their times differ by up to a third."""
+"""Number of random cells for which training steps are measured, because their times differ by up to a third."""
 BATCH = 256
 """Batch size, in images, in which the networks of a proof are tested."""
 
@@ -77,14 +77,15 @@ def run_find(
 ) -> FoundNetwork:
     """Find, train, test and export a network within the budgets, and compare it with random cells if find.proof is set.
 
-    The arguments are those of `launch.run_search`. Raises InputError, before a run folder is made, if a package is missing, for images
-    that cannot be divided and budgets that cannot be met; afterwards for a plan that does not fit, and as the steps do.
+    The arguments are those of `launch.run_search`. Before a run folder is created, raises InputError if a package is
+    missing, the images cannot be split or the budgets cannot be met. Afterwards, raises InputError for a plan that does not fit,
+    and the errors of the steps.
     """
     began, screen = time.monotonic(), screen or Screen()
     need(EXPORTS["onnx"].extra, "rapdarts find, which writes an ONNX file,")
     searched, data = searched_space(config.search, space), data_of(config, read)
     sizes = Sizes.of(config, data)
-    resumes = launch.resume and begun(Path(launch.run))  # and keeps its plan
+    resumes = launch.resume and begun(Path(launch.run))  # a resumed run keeps its plan
     asked = read_plan(config.find, config, sizes) if config.find.plan and not resumes else None
     about = said_before(
         data, [f"looking for a network with {within(budget_limits(config.search.budget))}"], config, screen
@@ -139,10 +140,10 @@ def planned(
     began: float,
     asked: Plan | None,
 ) -> dict[str, Any]:
-    """Measure the pace of this machine and decide on the plan, unless one is `asked` for. Return both as plain values.
+    """Measure the pace of this machine, and choose a plan unless `asked` is given. Return both as plain values.
 
-    `began` is when the work began, on the monotonic clock. Raises InputError if the time is too short for any plan, if the
-    random cells cannot be given the same compute, and for settings that do not fit the lengths in the plan.
+    `began` is the start of the work on the monotonic clock. Raises InputError if the time is too short for any plan, if the
+    random cells cannot use the same compute, or if the settings do not fit the lengths in the plan.
     """
     settings, rule = config.find, rule_of(config.search, space)
     budgets, _ = conditions(space, table, rule, 0.0, 0.0)
@@ -167,12 +168,12 @@ def planned(
     else:
         plan = complete(plan_of(config, sizes, settings.effort if settings.effort > 0 else 1.0))
     if plan and plan.random:
-        there = len(random(plan.random[0].networks))  # a band may hold fewer cells
+        there = len(random(plan.random[0].networks))  # the cost band may contain fewer cells
         if there < plan.random[0].networks:
             plan = None if asked else complete(replace(plan, random=()), there)
     if plan is None:
         raise InputError(
-            f"find.proof=true cannot give random cells of this cost the compute of this search, within {100 * TOLERANCE:.0f} %; choose"
+            f"find.proof=true: no number of random cells uses the compute of this search to within {100 * TOLERANCE:.0f} %; choose"
             " a different find.effort or a larger budget, or leave out find.proof."
         )
     searched_space(plan.apply(config).search, space)  # raises for settings that need longer stages
@@ -192,7 +193,7 @@ def written(
 
 
 def summary(work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the outcome of a run as plain values: the network, its quality, and what was done."""
+    """Return the outcome of a run as plain values: the network, its quality, and the steps."""
     config, folder, network = work.config, work.run.folder, results["network"]
     genotype, limits = read_genotype(folder / "network" / RunFile.GENOTYPE), budget_limits(config.search.budget)
     exact, export = table.exact(genotype), dict(results["export"])
@@ -222,9 +223,9 @@ def summary(work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any
 
 
 def proven(work: Work, plan: Plan, results: Mapping[str, Any], reference: ReferenceBlueprint) -> dict[str, Any]:
-    """Return the comparison with the best of the random cells, and with the reference network, on the same test images.
+    """Return the comparison with the best random cell and with the reference network, on the same test images.
 
-    An opponent whose training diverged has the reason under "diverged" instead.
+    If the training of an opponent diverged, its entry has only the reason, under "diverged".
     """
     names = {"found": "network", "random": "random/network", "reference": "reference"}
     tested = {one: name for one, name in names.items() if "diverged" not in results[name]}
@@ -250,6 +251,6 @@ def proven(work: Work, plan: Plan, results: Mapping[str, Any], reference: Refere
 
 
 def spent_on(results: Mapping[str, Any], prefix: str, rounds: int) -> float:
-    """Return the seconds that finished rounds of halving trained for."""
+    """Return the total training time of the finished rounds of halving, in seconds."""
     names = [f"{prefix}{number}" for number in range(1, rounds + 1)]
     return float(sum(results[name]["seconds"] for name in names if name in results))

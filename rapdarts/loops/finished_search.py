@@ -33,7 +33,7 @@ from rapdarts.strategy.rule import Rule, derivable, rule_of
 from rapdarts.training.checkpoint import origin_of
 
 OF_CONFIGURATION = ("config_sha256", "strategy", "seed", "seeds")
-"""Facts about the configuration of a search, which is unknown for a search of another program."""
+"""Facts about the configuration of a search, which are unknown for a search of another program."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class FinishedSearch:
     """Result of one finished search, or of several combined.
 
     `full` is the space that was searched, `left` the same space with the remaining candidates, and `weights` the mixing
-    weights of each replica (kinds, edges, primitives). `settings` are those of the derivation, and `skeleton` is the one
-    that prices refer to. `fingerprint` identifies the images; it is empty if the checkpoint is missing. `source` is the file
-    of another program's search, and empty for a search of rapdarts. `latency` is a table that was measured because the
-    settings name none.
+    weights of each replica (kinds, edges, primitives). `settings` are the settings of the derivation, and `skeleton`
+    is the skeleton of the prices. `fingerprint` identifies the images; it is empty if the checkpoint is missing. `source` is the
+    name of the file for a search of another program, and empty for a search of rapdarts. `latency` is a table that was measured
+    because the settings do not name one.
     """
 
     config: Experiment
@@ -85,7 +85,7 @@ class FinishedSearch:
             )
 
     def best(self, count: int) -> Derivation:
-        """Derive the `count` best genotypes without computing the agreement of replicas. Raises InputError as `derive` does."""
+        """Derive the `count` best genotypes without computing the agreement of replicas. Raises the errors of `derive`."""
         with where_infeasible(self.full, self.left, self.table, self.rule):
             return derive(self.left, mean_weights(self.weights), self.table, self.rule, self.provenance, count)
 
@@ -93,7 +93,7 @@ class FinishedSearch:
 def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Space) -> FinishedSearch:
     """Read the alphas.json of a search and the settings next to it, with the changes in `options`.
 
-    `is_run` tells whether the user named the run folder, which must then have a configuration. The file may also hold the
+    `is_run` is True if the user passed the run folder, which must then have a configuration. The file may also hold the
     arrays of another program for `space`. Raises InputError.
     """
     if is_foreign(file) and not is_run:
@@ -118,8 +118,8 @@ def _of_arrays(file: Path, options: DeriveConfig, space: Space) -> FinishedSearc
         raise InputError(f"there is no file {file}; check its path.")
     if space is None:
         words = fitting(file, {name: named_space(name) for name in shipped_spaces()})
-        which = f"add {words}, which it fits" if words else "add space=NAME or --space FILE"
-        raise InputError(f"{file} does not name the search space of its arrays; {which}.")
+        which = f"add {words}, which fits its arrays" if words else "add space=NAME or --space FILE"
+        raise InputError(f"{file} does not name its search space; {which}.")
     own = find_space(space)
     config = Experiment()
     config = replace(config, search=replace(config.search, space=own.name))
@@ -155,7 +155,7 @@ def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> Finish
     for (one, weights), (another, others) in itertools.combinations(learned, 2):
         if one.candidates == another.candidates and np.array_equal(weights, others):
             raise InputError(
-                "two of these searches have identical mixing weights; pass each search once, and search with different seeds."
+                "two of these searches have identical mixing weights; pass each search only once, and search with different seeds."
             )
     left, filled = on_common_candidates(*zip(*learned, strict=True))
     return replace(first, left=left, weights=filled, seeds=[seed for one in searches for seed in one.seeds])
@@ -181,8 +181,8 @@ def _facts(search: FinishedSearch) -> dict[str, Any]:
 def settings_of_run(config: Experiment, options: DeriveConfig, folder: Path | None) -> SearchConfig:
     """Return the settings of a search with the changes in `options`.
 
-    Each budget can be changed on its own. Hardware and latency tables are those in the run folder, if there is one, unless
-    others are given.
+    Each budget can be changed on its own. Hardware and latency tables are read from the run folder, if there is one, unless
+    other tables are given.
     """
     own = config.search
     tables = {"hardware": RunFile.HARDWARE, "latency": RunFile.LATENCY}

@@ -33,7 +33,7 @@ def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:
 
 @contextmanager
 def as_it_was() -> Iterator[None]:
-    """Restore torch's random generators and number of threads, which a run sets, at the end of the block."""
+    """Restore the state of torch's random generators and its number of threads at the end of the block."""
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:

@@ -1,4 +1,4 @@
-"""Latency tables for runs that price or bound latency without naming a table: they are measured first."""
+"""Measurement of a latency table for runs with a price or a budget on latency but without a table."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def latency_of_run(
     screen: Screen,
     like: Genotype | None = None,
 ) -> LatencyTable | None:
-    """Return a measured latency table for a run whose settings need one but name none; otherwise, return None.
+    """Return a measured latency table if the settings of a run need a table but do not name one; otherwise, return None.
 
-    A resumed run uses the table in its folder. A random baseline builds the skeleton of the genotype that it is `like`.
+    A resumed run uses the table in its folder. A random baseline uses the skeleton of the genotype `like`.
     """
     if not lacks_table(config.search):
         return None
     folder = Path(launch.run)
     if launch.run and not launch.resume:
-        check_free(folder)  # before minutes of measuring
+        check_free(folder)  # raises before the measurement, which takes minutes
     kept = folder / RunFile.LATENCY
     if launch.run and launch.resume and os.path.isfile(kept):
         return replace(read_latency_table(kept), where=WHERE)
@@ -54,8 +54,8 @@ def latency_of_run(
 
 
 def measured_first(space: SearchSpace, skeleton: Skeleton, device: str, screen: Screen) -> LatencyTable:
-    """Measure a table as `rapdarts measure` does by default, and report it."""
-    screen.say("latency has a price or a budget, but search.latency names no table: measuring this device first")
+    """Measure a table with the default settings of `rapdarts measure`, and print a summary."""
+    screen.say("latency has a price or a budget, but search.latency is not set: measuring this device first")
     threads = torch.get_num_threads()
     try:
         table = measure_skeleton(space, skeleton, MeasureConfig(device=device), screen)

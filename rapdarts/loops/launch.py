@@ -46,12 +46,12 @@ def run_search(
     """Search `space` and return the result.
 
     `given` is the user's own space, or None for a space of the package; a resumed run checks that it is unchanged. `name`
-    becomes part of the name of a new run folder. If `read` is given, it loads the data; otherwise, the experiment's data are loaded.
-    Raises InputError before a run folder is made; afterwards, raises as `search` and `open_run` do.
+    becomes part of the name of a new run folder. `read` loads the data (default: the data of the experiment).
+    Raises InputError before a run folder is created, and afterwards the errors of `search` and `open_run`.
     """
     space = searched_space(config.search, space)
     data = data_of(config, read)
-    searching.SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is made
+    searching.SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is created
     limits, screen = budget_limits(config.search.budget), screen or Screen()
     about = said_before(data, [f"looking for genotypes with {within(limits)}"] if limits else [], config, screen)
     latency = latency_of_run(config, space, data, launch, screen)
@@ -91,7 +91,7 @@ def run_random_baseline(
         validate(genotype, space, f"search.random.like: {like.where}")
     space = searched_space(config.search, space)
     data = data_of(config, read)
-    retraining.training_batches(config, data)  # raises for too large a batch, before a run folder is made
+    retraining.training_batches(config, data)  # raises for too large a batch, before a run folder is created
     screen = screen or Screen()
     about = said_before(data, [], config, screen)
     latency = latency_of_run(config, space, data, launch, screen, genotype)
@@ -118,7 +118,7 @@ def run_ranking(
     """Train `entries` briefly and rank them; the other arguments are those of `run_search`."""
     skeleton = skeletons.of_experiment(config.skeleton, data.image, data.classes)
     config = replace(config, rank=replace(config.rank, epochs=short_recipe(config).retrain.epochs))
-    # These two lines raise for images that are too small and for too large a batch, before a run folder is made.
+    # These two lines raise for images that are too small and for too large a batch, before a run folder is created.
     _ = DerivedBlueprint(entries[0].genotype, entries[0].space, skeleton).costs
     retraining.training_batches(short_recipe(config), split_for_ranking(data, config))
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in entries)}
@@ -146,7 +146,7 @@ def run_retraining(
 
     With `priced`, a genotype is built at the skeleton it was priced at, if that skeleton fits the images. Processes started by
     torchrun train the network together. The other arguments are those of `run_search`. Raises InputError before a run
-    folder is made; afterwards, raises as `retrain` and `open_run` do.
+    folder is created, and afterwards the errors of `retrain` and `open_run`.
     """
     with joined(config.device) as process_group:
         with process_group.leader_first("prepare its data and network"):
@@ -154,7 +154,7 @@ def run_retraining(
             blueprint = _to_train(config, found, space, priced, data)
             if isinstance(blueprint, DerivedBlueprint):
                 config = replace(config, skeleton=skeletons.placed(config.skeleton, blueprint.skeleton))
-            # These two lines raise for images that are too small and for too large a batch, before a run folder is made.
+            # These two lines raise for images that are too small and for too large a batch, before a run folder is created.
             _ = blueprint.costs
             retraining.training_batches(config, data, process_group)
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source_of(given)}
@@ -198,9 +198,9 @@ def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
 
 
 def said_before(data: DataSet, lines: Sequence[str], config: Experiment, screen: Screen) -> Sequence[str]:
-    """Print the lines about the data and then `lines` before the budgets are checked or latency is measured.
+    """Print the lines about the data and then `lines`, before the budgets are checked or latency is measured.
 
-    Return the lines about the data that are left to print when the run folder is made. A run that is part of another one prints none.
+    Returns the lines about the data to print later, when the run folder is created; there are none in a run within another run.
     """
     if data.described or (not lines and not lacks_table(config.search)):
         return data.lines

@@ -35,18 +35,18 @@ LIBRARY_BYTES = 50_000_000
 """Bytes that the first steps of a process take on a CPU, whatever they compute, for torch's own code and tables."""
 
 PROBE = (16, 8, 8)
-"""Image size (channels, height, width) on which primitives are compared."""
+"""Size (channels, height, width) of the images for comparing primitives."""
 
 NO_ESTIMATE = (RuntimeError, TypeError, ValueError, MemoryError)
-"""Errors of a user's primitive that depends on the values of its input, and of an estimate that itself runs out of memory."""
+"""Errors raised if a user's primitive depends on the values of its input, or if the estimate itself runs out of memory."""
 
 
 @contextmanager
 def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, run: Run) -> Iterator[None]:
     """Report how much memory the search in the `with` block will need.
 
-    Raises DeviceError if the search runs out of memory, with the batch that fits, or if the GPU cannot run the kernels of
-    the batched supernet.
+    Raises DeviceError, with the batch size that fits, if the search runs out of memory. Also raises DeviceError if the GPU
+    cannot run the kernels of the batched supernet.
     """
     estimate = MemoryEstimate(config, space, data, table, free_bytes(data.train.labels.device))
     if not run.screen.closed and (summary := estimate.summary()):
@@ -90,7 +90,7 @@ class MemoryEstimate:
     free: int | None  # bytes
 
     def summary(self) -> str | None:
-        """Return a line on the memory that a step of the largest stage takes and on the free memory; None without an estimate."""
+        """Return a line with the memory that a step of the largest stage takes and the free memory; None if there is no estimate."""
         settings = self.config.search
         try:
             stage = self.largest_stage()

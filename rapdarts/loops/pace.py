@@ -1,4 +1,4 @@
-"""The pace of this machine: the time of a step of the search and of a training, measured in a few of them."""
+"""The pace of this machine: the times of search steps and training steps, measured over a few steps."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from rapdarts.training.optimizer import sgd_for
 from rapdarts.training.run import Run
 
 REPEATS, ENOUGH = 3, 0.3
-"""Largest number of timed steps, of which the median counts, and the time in seconds after which no further one is needed."""
+"""Largest number of timed steps, of which the median is used, and the total time in seconds after which timing stops."""
 
 
 @dataclass(frozen=True)
 class StagePace:
-    """Seconds that a stage of the search takes: to build it, for a step that trains weights, and for one that trains alpha too."""
+    """Times in a stage of the search, in seconds: to build it, for a step that trains weights, and for a step that also trains alpha."""
 
     build: float
     weights: float
@@ -49,11 +49,11 @@ class StagePace:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that the parts of the work take on this machine.
+    """Times of the parts of the work on this machine, in seconds.
 
-    `stages` are those of the search. `build` is the time to build a cell's network, `train` that of one of its training steps,
-    and `test` that of testing it on one image. They are CPU seconds if the work runs on one CPU thread. `waiting` is the
-    wall-clock time for each of these seconds.
+    `stages` holds the times of the search. `build` is the time to build the network of a cell, `train` the time of a training
+    step, and `test` the time to test the network on one image. If the work runs on one CPU thread, these are CPU seconds.
+    `waiting` is the wall-clock time for each of these seconds.
     """
 
     stages: tuple[StagePace, ...]
@@ -64,13 +64,13 @@ class Pace:
 
     @classmethod
     def of_plain(cls, facts: Any) -> Pace:
-        """Return the pace that `dataclasses.asdict` made plain."""
+        """Return the pace from the output of `dataclasses.asdict`."""
         return cls(**{**facts, "stages": tuple(StagePace(**stage) for stage in facts["stages"])})
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of steps in an epoch and of images: in a stage of the search, in a round of halving, and in the final training.
+    """Numbers of steps per epoch and of images in the search, in a round of halving, and in the final training.
 
     `seeds` is the number of trainings of each cell in a round.
     """
@@ -84,7 +84,7 @@ class Sizes:
 
     @classmethod
     def of(cls, config: Experiment, data: DataSet) -> Sizes:
-        """Count the steps. Raises InputError if the images cannot be divided, or a batch is larger than a part of them."""
+        """Count the steps and images. Raises InputError if the images cannot be split, or if a batch is larger than its part."""
         parts = split_for_ranking(data, config)
         rank, _ = retraining.training_batches(short_recipe(config), parts)
         final, _ = retraining.training_batches(config, data)
@@ -100,7 +100,7 @@ def measure_pace(
     blueprints: Sequence[Blueprint],
     run: Run,
 ) -> Pace:
-    """Measure the pace in a few steps of every stage, and in a few training steps of the network of each of `blueprints`."""
+    """Measure the pace over a few steps of every stage, and over a few training steps of every network in `blueprints`."""
     timed = timer(data.train.labels.device)
     clocked, waited = [], []
 
@@ -119,7 +119,7 @@ def measure_pace(
 
 
 def _stages(config: Experiment, space: SearchSpace) -> Iterator[SearchSpace]:
-    """Yield the space of every stage, with random candidates left, since the real ones are not known yet."""
+    """Yield the space of every stage with random candidates, because the real candidates are not known yet."""
     rng = np.random.default_rng(key(config.seed, "pace"))
     for keep in config.search.candidates:
         space = prune(space, np.where(space.mask, rng.random(space.mask.shape), 0.0), keep or len(space.primitives))
@@ -167,7 +167,7 @@ def _training_pace(
     sgd = sgd_for(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
     balance = class_weights(settings.class_weights, data.train.labels, data.classes)
     rate = torch.zeros((), device=device)
-    # A few steps do not pay for compiling.
+    # Compilation takes longer than it saves in a few steps.
     step = GraphedStep(
         retraining.training_step(replace(settings, compile=False), network, final, sgd, rate, batches, run, balance),
         device,
@@ -188,7 +188,7 @@ def _training_pace(
 
 
 def _median(work: Callable[[], object], take: Callable[[Callable[[], object]], float], data: DataSet) -> float:
-    """Return the median time of a few repetitions of a step, after those in which memory is allocated and a CUDA graph is captured."""
+    """Return the median time of a few repetitions of a step, after warm-up calls that allocate memory and capture a CUDA graph."""
     for _ in range(EAGER + 2 if data.train.labels.device.type == "cuda" else 1):
         take(work)
     seconds: list[float] = []

@@ -1,4 +1,4 @@
-"""The plan of `rapdarts find`: how the work is divided, decided once, in counts that give the same result on any day."""
+"""The plan of `rapdarts find`, which divides the work once, in counts and not in times, so that results are reproducible."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ FORMAT, VERSION = "rapdarts-plan", 1
 MAX_BYTES = 1_000_000
 
 HALVINGS, MOST_HALVINGS = 3, 6
-"""Number of rounds of successive halving at an effort of 1, and the largest number: 8 and 64 cells."""
+"""Number of rounds of successive halving at an effort of 1 (8 cells), and the largest number of rounds (64 cells)."""
 LEAST_STEPS = 40
-"""Smallest number of steps in a training: the running statistics of batch norms take about as long to settle."""
+"""Smallest number of steps in a training; the running statistics of batch norms need about as many steps to settle."""
 SHARE_OF_TIME = 0.9
-"""Share of the given time that is planned; the rest allows for a machine that becomes slower than it was when it was measured."""
+"""Share of the given time that is planned; the rest is a reserve for a machine that becomes slower after the measurement."""
 EXPORT_SECONDS = 12.0
-"""Time for the ONNX file, most of which is importing and tracing, whatever the network (8 to 11 s on a 2-GHz core)."""
+"""Time to write the ONNX file; most of it is for importing and tracing, for any network (8 to 11 s on a 2-GHz core)."""
 TOLERANCE = 0.05
-"""Largest relative difference between the compute given to the search and to the random cells."""
+"""Largest relative difference between the compute for the search and the compute for the random cells."""
 
 
 @dataclass(frozen=True, order=True)
@@ -46,9 +46,9 @@ class Round:
 class Plan:
     """The division of the work, in counts.
 
-    `search_epochs` is the length of each stage of each of the `replicas`, of which the first `warmup_epochs` train only weights.
-    The best cells of the search pass through `rounds`, and the winner is trained for `retrain_epochs`. `random` are the rounds of
-    the random cells, empty if there is no proof.
+    Each stage of each of the `replicas` has `search_epochs` epochs; the first `warmup_epochs` of these train only weights.
+    The best cells of the search go through `rounds`, and the winner is trained for `retrain_epochs` epochs. `random` holds the
+    rounds for the random cells, and is empty if there is no proof.
     """
 
     effort: float
@@ -61,10 +61,10 @@ class Plan:
 
     @property
     def words(self) -> str:
-        """The plan in a sentence."""
+        """A sentence that describes the plan."""
         rounds = ", ".join(f"{one.networks} for {plural(one.epochs, 'epoch')}" for one in self.rounds)
         searches = "one search" if self.replicas == 1 else f"{self.replicas} searches"
-        random = f"; as much work for {self.random[0].networks} random cells" if self.random else ""
+        random = f"; the same compute for {self.random[0].networks} random cells" if self.random else ""
         return (
             f"{searches} with {plural(self.search_epochs, 'epoch')} per stage; then the best cells are trained briefly and halved"
             f" ({rounds}), and the winner is trained for {plural(self.retrain_epochs, 'epoch')}{random}"
@@ -81,7 +81,7 @@ class Plan:
         )
 
     def to_json(self, config: Experiment, sizes: Sizes, pace: Pace) -> str:
-        """Return the content of plan.json: the counts, the experiment and the sizes that they belong to, and the measured pace."""
+        """Return the content of plan.json: the counts, the hash of the experiment, the sizes, and the measured pace."""
         facts = {
             "format": FORMAT,
             "version": VERSION,
@@ -94,19 +94,19 @@ class Plan:
 
 
 def digest(config: Experiment) -> str:
-    """Return the sha256 of the knobs that a plan depends on, as hex: all but the seed, and those that never matter."""
+    """Return the sha256, in hex, of the settings that a plan depends on: all but the seed and those that do not affect results."""
     return config_digest(replace(config, seed=0))
 
 
-# --- how a plan is made ------------------------------------------------------------------------------------------
+# --- making a plan -----------------------------------------------------------------------------------------------
 
 
 def plan_of(config: Experiment, sizes: Sizes, effort: float) -> Plan:
     """Return the plan for an effort.
 
-    Searches and final training have `effort` times the experiment's number of epochs. An effort of 1 has three rounds of halving,
-    and twice the effort one more, so that every round costs about as much as the final training. The first one trains for an
-    eighth of the experiment's epochs, and no training is shorter than LEAST_STEPS steps.
+    Searches and final training have `effort` times the epochs of the experiment. An effort of 1 has three rounds of halving. Each
+    doubling of the effort adds a round, so that every round costs about as much as the final training. The first round trains
+    for about an eighth of the experiment's epochs. No training is shorter than LEAST_STEPS steps.
     """
     search, whole = config.search, config.retrain.epochs
     epochs = max(2 if search.warmup_epochs else 1, round(effort * search.epochs))
@@ -126,27 +126,27 @@ def halving(networks: int, epochs: int, longest: int) -> Iterator[Round]:
 
 
 def efforts() -> list[float]:
-    """Return the efforts that a time may be planned with, in steps of a quarter of an octave, rounded to three digits."""
+    """Return the efforts to try for a given time, in steps of a quarter of an octave, rounded to three digits."""
     steps = range(math.ceil(4 * math.log2(LEAST_EFFORT)), math.floor(4 * math.log2(MOST_EFFORT)) + 1)
     return [float(f"{2 ** (step / 4):.3g}") for step in steps]
 
 
 def fitting(seconds: float, spent: float, plans: Sequence[Plan], duration: Callable[[Plan], float]) -> Plan:
-    """Return the last of the `plans`, which grow, that fits into a time, of which some seconds are `spent` already.
+    """Return the largest plan that fits into `seconds`, of which `spent` seconds have passed; `plans` are ordered from small to large.
 
-    Raises InputError, naming the shortest time.
+    Raises InputError, with the shortest possible time, if no plan fits.
     """
     fits = [plan for plan in plans if duration(plan) <= SHARE_OF_TIME * seconds - spent]
     if fits:
         return fits[-1]
     shortest = math.ceil((min(map(duration, plans)) + spent) / SHARE_OF_TIME) + 1
     raise InputError(
-        f"find.time is too short: on this machine, even the shortest plan takes {time_left(shortest)} with its preparation; set a longer"
-        " time, or use fewer images (data.fraction)."
+        f"find.time is too short: on this machine, even the shortest plan takes {time_left(shortest)}, including its preparation; set a"
+        " longer time, or use fewer images (data.fraction)."
     )
 
 
-# --- how long it takes -------------------------------------------------------------------------------------------
+# --- expected times ----------------------------------------------------------------------------------------------
 
 
 def durations(plan: Plan, sizes: Sizes, pace: Pace) -> dict[str, float]:
@@ -185,11 +185,11 @@ def compute_of_search(plan: Plan, sizes: Sizes, pace: Pace) -> float:
 
 
 def with_random(plan: Plan, sizes: Sizes, pace: Pace, most: int) -> Plan | None:
-    """Return a plan with rounds of at most `most` random cells that take as long as its search and its rounds, within TOLERANCE.
+    """Return a plan with rounds for at most `most` random cells that take as long as its search and its rounds, within TOLERANCE.
 
-    The first round is as short as the plan's own; the last one, which is never shorter than the one before, takes what the others
-    leave over. Of all numbers of cells, the one whose last round is most like that of a halving is taken. Returns None if there is
-    no such number.
+    The first round has as many epochs as the plan's own first round. The last round gets the remaining time, and is never shorter
+    than the round before. The number of cells is chosen so that the last round is as close as possible to that of a plain halving.
+    Returns None if no number of cells is possible.
     """
     target, first = compute_of_search(plan, sizes, pace), plan.rounds[0].epochs
     longest, epoch = max(first, plan.retrain_epochs), compute((Round(1, 1),), sizes, pace)
@@ -210,10 +210,10 @@ COUNT = number(1, 1e6, whole=True)
 
 
 def read_plan(settings: FindConfig, config: Experiment, sizes: Sizes) -> Plan:
-    """Read the plan that find.plan names.
+    """Read the plan in the file find.plan.
 
-    Raises InputError for a file that is not a plan, for the plan of another experiment or of data of other sizes, and for a plan that
-    lacks the proof that is asked for, or has one that is not.
+    Raises InputError if the file is not a plan, if the plan is for another experiment or other numbers of images, or if only one of
+    the plan and the settings includes a proof.
     """
     path, where = Path(settings.plan), f"find.plan={shorten(settings.plan)}"
     try:
@@ -224,18 +224,20 @@ def read_plan(settings: FindConfig, config: Experiment, sizes: Sizes) -> Plan:
         raise InputError(f"{where} is not a plan; use the plan.json of a run of rapdarts find.")
     if tree.get("experiment") != digest(config):
         raise InputError(
-            f"{where} is the plan of another experiment or budget; use the settings that it was made for, or plan anew with"
-            " find.effort or find.time."
+            f"{where} is the plan of another experiment or budget; use the settings that it was made for, or create a new"
+            " plan with find.effort or find.time."
         )
     if tree.get("sizes") != asdict(sizes):
-        raise InputError(f"{where} was made for another number of images; plan anew with find.effort or find.time.")
+        raise InputError(
+            f"{where} was made for another number of images; create a new plan with find.effort or find.time."
+        )
     plan = plan_from({name: tree[name] for name in tree if name in Plan.__dataclass_fields__}, where)
     if settings.proof and not plan.random:
         raise InputError(
-            f"{where} has no random cells, but find.proof=true needs them; plan anew with find.effort or find.time."
+            f"{where} has no random cells, but find.proof=true needs them; create a new plan with find.effort or find.time."
         )
     if plan.random and not settings.proof:
-        raise InputError(f"{where} was made for find.proof=true; add it.")
+        raise InputError(f"{where} was made for find.proof=true; add find.proof=true.")
     return plan
 
 

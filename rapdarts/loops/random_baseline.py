@@ -1,4 +1,4 @@
-"""The random baseline (Li and Talwalkar 2019): random genotypes that cost as much as a search's genotype, which has to beat them."""
+"""The random baseline (Li and Talwalkar 2019): random genotypes with the same cost as the genotype of a search."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
 MOST_DRAWS = 20
-"""Maximum number of draws per requested genotype; drawing stops if these do not yield enough different genotypes."""
+"""Maximum number of draws per requested genotype; drawing stops after these, even with too few different genotypes."""
 
 
 @dataclass(frozen=True)
 class Draw:
     """Random genotypes to train: their `blueprints`, and their `costs` by resource.
 
-    `words` are the conditions that they meet, and `target` is the number of MACs that they are close to, or 0
-    if there is no such target.
+    `words` describes the conditions that they meet. `target` is their approximate number of MACs, or 0 if there is no
+    such target.
     """
 
     blueprints: list[DerivedBlueprint]
@@ -54,10 +54,10 @@ def draw(
 ) -> Draw:
     """Draw `search.random.count` genotypes that a search could have found.
 
-    They meet the search's cap on skips and its budgets, including the lower bound that `search.spend` sets. Without budgets,
-    their MACs are close to `search.random.macs`, or to those of `like`, whose skeleton is built if it fits the images.
-    `latency` is a table that was measured for this run, if the settings name none but need one. Raises InputError if no
-    genotype meets the budgets, or too few do.
+    The genotypes meet the cap on skips and the budgets of the search, including the lower bound from `search.spend`. Without
+    budgets, their MACs are close to `search.random.macs` or to the MACs of `like`. The skeleton of `like` is used if it fits
+    the images. `latency` is a table measured for this run, for settings that need a table but do not name one. Raises
+    InputError if no genotype meets the budgets, or if too few do.
     """
     settings, rule = config.search.random, rule_of(config.search, space)
     skeleton, instead_of = skeletons.to_build(like, config.skeleton, data)
@@ -121,7 +121,7 @@ def random_baseline(config: Experiment, drawn: Draw, data: DataSet, run: Run) ->
 def conditions(
     space: SearchSpace, table: PriceTable, rule: Rule, target: float, tolerance: float
 ) -> tuple[Budgets | None, str]:
-    """Return the conditions on random genotypes, as bounds and in words.
+    """Return the conditions on random genotypes, as bounds and as text.
 
     These are MACs within `tolerance` (relative) of `target`, or the rule's budgets if `target` is 0. Raises InputError for
     budgets that no genotype meets.

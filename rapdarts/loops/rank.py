@@ -1,6 +1,6 @@
 """The ranking: candidates trained briefly on one part of the training set and compared on the other (Liu et al. 2019, section 3).
 
-The test set is not used, so the chosen network can be tested afterwards.
+The test set is not used, so that the chosen network can be tested on it afterwards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rapdarts.training.run import Run
 
 @dataclass(frozen=True)
 class RankingEntry:
-    """A genotype to rank, the runs it comes from, and its best score in them, the sum of its log mixing weights.
+    """A genotype to rank, the runs it comes from, and its best score in these runs, which is the sum of its log mixing weights.
 
     `own` marks the genotype that a search derived. `score` is None for a genotype that the user named.
     """
@@ -51,7 +51,7 @@ class RankingEntry:
         )
 
     def with_facts(self, facts: Mapping[str, Any]) -> RankingEntry:
-        """Return the entry with `facts` on how costs are counted (`deployment_facts`) added to the genotype's provenance."""
+        """Return the entry with `facts` about the counting of costs (`deployment_facts`) added to the genotype's provenance."""
         genotype = replace(self.genotype, provenance={**self.genotype.provenance, **facts})
         return replace(self, genotype=genotype)
 
@@ -157,7 +157,7 @@ def train_all(
     """Train the network of every entry with every seed of the ranking.
 
     Returns an array (entries, seeds, images) with 1.0 for each held-out image that is classified correctly, 0.0 for the
-    others, and NaN if the training diverged; and for each entry the folders of its networks, relative to the run folder.
+    others, and NaN if the training diverged. Also returns the folders of each entry's networks, relative to the run folder.
     """
     seeds, networks = recipe.rank.seeds, len(entries)
     correct = np.full((networks, seeds, len(parts.test)), np.nan)
@@ -238,9 +238,9 @@ ERRORS = ("standard_error", "standard_error_images", "standard_error_seeds")
 def estimate(values: np.ndarray) -> dict[str, Any]:
     """Return the mean of `values` (seeds, images) and its standard errors over images, over seeds (None for one seed), and over both.
 
-    The error over images is that of the images' means over seeds; for one seed, it is the binomial error. The joint error is the
-    root of the sum of their squares, a slight overestimate, because both include part of the variation between trainings. The
-    error of a difference between two networks on the same images is smaller than their own errors would suggest.
+    The error over images is the standard error of the images' means over seeds; for one seed, it is the binomial error. The joint
+    error is the square root of the sum of their squares. It is slightly too large, because both include part of the variation between
+    trainings. The difference between two networks on the same images has a smaller error than their own errors suggest.
     """
     seeds, images = values.shape
     over_images = float(values.mean(0).std() / math.sqrt(images))

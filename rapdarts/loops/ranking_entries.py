@@ -47,7 +47,7 @@ def entries_of(
 
 
 def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) -> list[RankingEntry]:
-    """Return entries for the genotype that a search derived and for its other best genotypes by the exact rule, within its budgets.
+    """Return entries for the derived genotype of a search and for its best other genotypes (rule `exact`) within its budgets.
 
     Raises InputError for a search on different data.
     """
@@ -83,6 +83,6 @@ def _refuse_other_data(folder: Path, skeleton: Skeleton, config: Experiment, dat
     for name, theirs, ours in pairs:
         if theirs != ours:
             raise InputError(
-                f"{shorten(str(folder))} did not search on the data of this ranking ({name} {theirs}, not {ours});"
+                f"{shorten(str(folder))} did not use the data of this ranking ({name} {theirs}, not {ours});"
                 " only runs on the same data can be ranked together."
             )

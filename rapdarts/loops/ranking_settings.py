@@ -17,7 +17,7 @@ from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile, part_of
 
 COUNTS = ("search.precision", "search.hardware")
-"""Keys of a search that set how costs are counted; they also apply to a ranking."""
+"""Keys of a search that control the counting of costs; they also apply to a ranking."""
 
 SHOWN = ("macs", "params")
 """Costs that a ranking always shows, before those with a price or a budget."""
@@ -45,8 +45,8 @@ def searches(targets: Sequence[str | Genotype]) -> list[Path]:
         words = [one for one in targets if not isinstance(one, Genotype)]
         folder = next((word for word in words if os.path.isdir(word)), words[0] if words else "a genotype")
         raise InputError(
-            f"{shorten(folder)} is not the folder of a finished search (no {RunFile.ALPHAS}); pass at least one, whose data"
-            " and recipe rapdarts rank uses."
+            f"{shorten(folder)} is not the folder of a finished search (no {RunFile.ALPHAS}); pass at least one such"
+            " folder, because rapdarts rank uses its data and recipe."
         )
     return runs
 
@@ -57,7 +57,7 @@ def check_keys(given: Mapping[str, Any], names: Mapping[str, str]) -> None:
         if name.startswith("search.budget."):
             raise InputError(
                 f"rapdarts rank uses each search's own budgets and does not accept {key}=; derive another genotype"
-                f" (rapdarts derive RUN {key}={given[key]} out=FILE) and name that file in addition to the runs."
+                f" (rapdarts derive RUN {key}={given[key]} out=FILE) and pass that file in addition to the runs."
             )
     idle = [f"{key}=" for key, name in names.items() if name not in COUNTS]
     if idle:
@@ -65,7 +65,7 @@ def check_keys(given: Mapping[str, Any], names: Mapping[str, str]) -> None:
 
 
 def short_presets(own: Experiment) -> list[tuple[str, Any]]:
-    """Return the settings that a ranking changes in its experiment: the recipe `fast`, unless its own is as short or shorter.
+    """Return the settings that a ranking changes in its experiment: the recipe `fast`, unless its own recipe is at least as short.
 
     A recipe may also set the skeleton and the crops, but a ranking keeps those of the search.
     """
@@ -76,7 +76,7 @@ def short_presets(own: Experiment) -> list[tuple[str, Any]]:
 
 
 def resources_shown(config: Experiment, counted: Sequence[str]) -> list[str]:
-    """Return the resources worth showing: MACs and parameters, then those with a price or a budget."""
+    """Return the resources to show: MACs and parameters, then those with a price or a budget."""
     priced = {name for name, price in vars(config.search.cost).items() if price}
     priced |= budget_limits(config.search.budget).keys()
     return [*SHOWN, *(name for name in counted if name in priced - {*SHOWN})]

@@ -1,7 +1,7 @@
 """Results of runs: the genotype or the accuracy, the costs, and the files that hold them.
 
 The functions of the package accept a result as input, through its `folder`, `genotype` or `file` (`lookup.word_of`). `space`
-is the user's own space, which a function that takes the result also uses, or None for a space of the package.
+is the user's own space, or None for a space of the package; functions that take the result use it too.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ class Searched:
 
     @property
     def genotype(self) -> Genotype:
-        """The genotype that was chosen, with the skeleton that it was priced at."""
+        """The derived genotype, with the skeleton at which it was priced."""
         return self.derivation.genotype
 
     @property
     def candidates(self) -> list[Genotype]:
-        """The genotypes that were compared in the derivation, with their costs: see `rapdarts.strategy.derive.Derivation`."""
+        """The genotypes that were compared in the derivation, with their costs; see `rapdarts.strategy.derive.Derivation`."""
         return [candidate.genotype for candidate in self.derivation.candidates]
 
     @property
     def costs(self) -> Costs:
-        """Cost in every resource of the chosen genotype's network, counted in that network."""
+        """Cost of the derived network in every resource, counted in the network itself."""
         return Costs(self.report["counted"])
 
     @property
@@ -103,7 +103,7 @@ class RandomBaseline:
 class Retrained:
     """Result of a retraining: test accuracy of the final weights, and of the `best` weights if images were held out to choose them.
 
-    `report` is the content of result.json, which the process with `is_main` has written.
+    `report` is the content of result.json, which only the process with `is_main` writes.
     """
 
     test: Evaluation
@@ -121,12 +121,12 @@ class Retrained:
 
     @property
     def costs(self) -> Costs:
-        """Cost in every resource of the deployed network."""
+        """Cost of the deployed network in every resource."""
         return Costs(self.blueprint.costs)
 
     @cached_property
     def network(self) -> nn.Sequential:
-        """The trained network from pixels in 0..1 to logits, on the CPU, as `rapdarts.load` returns it."""
+        """The trained network as returned by `rapdarts.load`: on the CPU, with pixels in 0..1 as input and logits as output."""
         return deployed(read_trained(self.file, self.space))
 
     def __repr__(self) -> str:
@@ -140,7 +140,7 @@ class Retrained:
 
 @dataclass(frozen=True, repr=False)
 class FoundNetwork:
-    """Result of `find`: a tested network within the budgets, and what was done. `report` is the content of result.json."""
+    """Result of `find`: a tested network within the budgets. `report` is the content of result.json."""
 
     report: dict[str, Any]
     folder: Path
@@ -168,12 +168,12 @@ class FoundNetwork:
 
     @property
     def costs(self) -> Costs:
-        """Cost in every resource of the network."""
+        """Cost of the network in every resource."""
         return Costs(self.report["costs"])
 
     @cached_property
     def network(self) -> nn.Sequential:
-        """The trained network from pixels in 0..1 to logits, on the CPU, as `rapdarts.load` returns it."""
+        """The trained network as returned by `rapdarts.load`: on the CPU, with pixels in 0..1 as input and logits as output."""
         return deployed(read_trained(self.file, self.space))
 
     def __repr__(self) -> str:
@@ -206,7 +206,7 @@ class Evaluated:
 class Exported:
     """A genotype or a trained network in a form that another program reads.
 
-    `content` is the text of a genotype; a network is only in `file`. `report` states how closely the outputs of an
+    `content` is the text of a genotype; a network is written only to `file`. `report` states how closely the outputs of an
     exported network agree with PyTorch's.
     """
 

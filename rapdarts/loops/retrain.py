@@ -1,4 +1,4 @@
-"""The retraining: trains the network of a genotype, or a reference network, from scratch."""
+"""Retraining: the training of a derived network or a reference network from scratch."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class FinalNetwork:
 
     @property
     def objects(self) -> dict[str, Stateful]:
-        """Parts of a checkpoint, by name, in addition to the network that is trained."""
+        """Objects to save in checkpoints, by name, in addition to the trained network and its optimiser."""
         return {"best": self.best} if self.ema is None else {"best": self.best, "average": self.ema}
 
     def update(self) -> None:
@@ -83,7 +83,7 @@ class FinalNetwork:
 
 @dataclass(frozen=True)
 class Trained:
-    """The network of the last epoch with its accuracy `test`, and the `best_weights` with theirs, `best`, if any were chosen.
+    """The network of the last epoch and its result `test`; if best weights were chosen, also `best_weights` and their result `best`.
 
     `correct` is a mask (n,) of the test images that the network classifies correctly.
     """
@@ -98,7 +98,7 @@ class Trained:
 def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, what: str = "retraining") -> Trained:
     """Train a network from scratch with the recipe in `config.retrain`, and test it once, at the end.
 
-    The network returned has the weights of the last epoch, or their moving average. `what` is the name of the training in progress
+    The network returned has the weights of the last epoch, or their moving average. `what` names the training in progress
     lines. Raises DivergedError if a loss or weight stops being finite, and Preempted if a signal stops the run.
     """
     settings, device = config.retrain, data.train.labels.device
@@ -138,13 +138,13 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
 def build_network(
     config: Experiment, blueprint: Blueprint, device: torch.device, run: Run
 ) -> tuple[nn.Module, FinalNetwork]:
-    """Return the network to train, initialised as a function of the seed, and the network that the training returns."""
+    """Return the network to train, initialised from the seed, and the network that the training returns."""
     settings = config.retrain
     torch.manual_seed(key(config.seed, "initial weights"))
     network = to_device(blueprint.build(auxiliary=settings.auxiliary > 0), device)
     for remark in remarks_on_pools(network, device):
         run.screen.say(remark)
-    final = FinalNetwork(network, settings.ema)  # before batch norms are joined: the average is only evaluated
+    final = FinalNetwork(network, settings.ema)  # before batch norms are joined, because the average is only evaluated
     if run.process_group.size > 1 and settings.joint_norms:
         join_batch_norms(network, run.process_group)
     return network, final
@@ -162,7 +162,7 @@ def training_step(
 ) -> Callable[[Tensor, Tensor, int], dict[str, Sum]]:
     """Return a function that takes one training step.
 
-    Its arguments are this process's part of a batch, images (n, c, h, w) and labels (n,), and the size of the whole batch.
+    The function takes this process's part of a batch, images (n, c, h, w) and labels (n,), and the size of the whole batch.
     It returns sums over the whole batch for the record of the epoch, and does not synchronise with the device. `drop_rate`
     is a scalar tensor, the probability of dropping a path, which may change between steps; `balance` holds the weights of
     the classes (classes,), if any.
@@ -264,7 +264,7 @@ def training_batches(
     """Return the training batches, and the indices (n,) of training images held out to choose the best weights.
 
     The indices are empty if the validation fraction is 0. Raises InputError if a batch is larger than the set of images it is
-    drawn from or too small for the number of processes, and for compilation with batch norms that processes share.
+    drawn from or too small for the number of processes, or if batch norms that processes share would be compiled.
     """
     settings, seed = config.retrain, config.seed
     held_out, train = torch.arange(0), torch.arange(len(data.train))

@@ -1,4 +1,4 @@
-"""The search: trains weights and architecture alternately, with a deeper supernet and fewer candidates in each later stage."""
+"""The search: alternating training of weights and architecture, with a deeper supernet and fewer candidates in each later stage."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
             curve["eigenvalue"] = curvature(plain, architecture, next(halves.epoch(epoch))[1], balance)
             if stop.observe(curve["eigenvalue"], architecture):
                 ago = plural(stop.window, "epoch")
-                run.screen.say(f"{what} stops, because the curvature rose; alpha is that of {ago} before")
+                run.screen.say(f"{what} stops early, because the curvature rose; alpha is restored from {ago} earlier")
 
         # Record the expected costs of the mixture, and the costs of the genotype that would be derived now without budgets.
         realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))
@@ -168,7 +168,7 @@ class Replica:
 
     @classmethod
     def of(cls, config: Experiment, number: int, data: DataSet, table: PriceTable, rule: Rule) -> Replica:
-        """Return the replica for the seed of an experiment. Raises InputError as `SearchBatches.of` does."""
+        """Return the replica for the seed of an experiment. Raises the errors of `SearchBatches.of`."""
         settings, device = config.search, data.train.labels.device
         penalty = Penalty(table, asdict(settings.cost), rule.limits, settings.budget_rate, device)
         return cls(config, number, SearchBatches.of(data, config), penalty)
@@ -195,9 +195,9 @@ def alternation(
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor, bool], dict[str, Sum]]:
     """Return a function that takes one step of the search; `balance` holds the weights of the classes (classes,), if any.
 
-    Its arguments are images (n, c, h, w) and labels (n,) of the training half, then those of the search half, and a flag. The
-    flag is False during the warm-up. A step updates alpha on the search half, if the flag is set, and then the weights on the
-    training half. It returns sums for the record of the epoch, and does not synchronise with the device.
+    The function takes images (n, c, h, w) and labels (n,) of the training half, images and labels of the search half, and a
+    flag that is False during the warm-up. If the flag is set, it updates alpha on the search half; it then updates the weights on
+    the training half. It returns sums for the record of the epoch, and does not synchronise with the device.
     """
     weights = [weight for weight in supernet.parameters() if weight.requires_grad]
     alpha = list(architecture.parameters())
@@ -244,8 +244,8 @@ def second_order(
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the loss on the search half after a virtual step of the weights on the training half, and its gradients.
 
-    A batch consists of images (n, c, h, w) and labels (n,). The loss is a scalar. The gradients are those with respect to
-    the architecture's parameters, and have their shapes.
+    A batch consists of images (n, c, h, w) and labels (n,). The loss is a scalar. The gradients with
+    respect to the architecture's parameters have the shapes of these parameters.
     """
 
     def loss_on(batch: Batch, weights: Any) -> Tensor:
@@ -271,7 +271,7 @@ def second_order(
 def build_stage(
     config: Experiment, space: SearchSpace, data: DataSet, layers: int, stage: int
 ) -> tuple[Supernet | BatchedSupernet, Architecture, torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Return the supernet and architecture of a stage, initialised as a function of (seed, stage), and their optimisers."""
+    """Return the supernet and architecture of a stage, initialised from the seed and the stage, and their optimisers."""
     settings = config.search
     device = data.train.labels.device
     torch.manual_seed(key(config.seed, "initial weights", stage))
@@ -296,7 +296,7 @@ def build_stage(
 def priced(config: Experiment, space: SearchSpace, data: DataSet, latency: LatencyTable | None = None) -> PriceTable:
     """Return the prices at the deployment skeleton; with `skeleton.channels=auto`, also choose its width.
 
-    `latency` is a table that was measured for this search, if the settings name none but need one.
+    `latency` is a table measured for this search, for settings that need a table but do not name one.
     Raises InputError, before a supernet is built, if no genotype meets the budgets, or if a price is not available.
     """
     settings, asked, device = config.search, config.skeleton, data.train.labels.device
@@ -316,25 +316,25 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
         Skeleton(layers, settings.channels, (3, 32, 32), 10).cells(space)  # raises for too few layers, for any image
     if settings.unrolled and settings.amp != "none":
         raise InputError(
-            "search.unrolled=true computes differences that are too small for bfloat16; add search.amp=none."
+            "search.unrolled=true computes differences that are too small for bfloat16; set search.amp=none."
         )
     check_relaxation(settings, space)
     left = len(space.primitives)
     if settings.candidates[0] not in (0, left):
         raise InputError(
-            f"search.candidates={settings.candidates}: the first stage keeps all {left} primitives; set its entry to 0."
+            f"search.candidates={settings.candidates}: the first stage keeps all {left} primitives; set the first entry to 0."
         )
     for keep in settings.candidates[1:]:
         if keep > left:
             raise InputError(
                 f"search.candidates={settings.candidates} keeps {keep} primitives in a stage with only {left} left; set"
-                f" its entry to {left} or less."
+                f" this entry to {left} or less."
             )
         left = keep
     derivable = [name for name, can in zip(space.primitives, space.choosable, strict=True) if can]
     if rule_of(settings, space).max_skips is not None and derivable == [SKIP]:
         raise InputError(
-            "search.primitives allows only skips to be derived, which search.max_skips limits; add a primitive or set"
+            "search.primitives allows only skips to be derived, but search.max_skips limits them; add a primitive or set"
             " rule=darts."
         )
 
@@ -343,8 +343,8 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
 class SearchBatches:
     """Pairs of batches, one from the training half and one from the search half.
 
-    The search half has its own epochs: when one ends, the next begins, even within an epoch of the training half. Each stage
-    of `epochs` epochs continues both streams, so that it sees its own shuffles and crops; `begun` epochs came before it.
+    The search half has its own epochs, which may end within an epoch of the training half. Each stage of `epochs` epochs
+    continues both streams, so that it has its own shuffles and crops. `begun` is the number of epochs before the stage.
     """
 
     train: Batches
@@ -378,7 +378,7 @@ class SearchBatches:
         return cls(train, search, settings.epochs)
 
     def of_stage(self, number: int) -> SearchBatches:
-        """Return the batches of a stage, whose epochs count from 0."""
+        """Return the batches of a stage, with epochs counted from 0."""
         return replace(self, begun=number * self.epochs)
 
     @property

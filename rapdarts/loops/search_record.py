@@ -65,18 +65,19 @@ def certainty_in_words(derivation: Derivation) -> str:
         return derivation.agreement.words(derivation.epochs)
     return (
         f"the entropy of the mixing weights is {100 * derivation.entropy:.1f} % of the entropy of equal weights."
-        " A single search cannot show whether another one would make the same choices; search.replicas=3 can"
+        " A single search cannot show whether another one would make the same choices; use"
+        " search.replicas=3 to find out"
     )
 
 
 def last_epoch(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the record of the last epoch, averaged over replicas if there are several, which may have stopped at different epochs."""
+    """Return the record of the last epoch, or the mean of the last records of several replicas, which may stop at different epochs."""
     last = [*{one.get("replica"): one for one in records}.values()]
     return {name: sum(one[name] for one in last) / len(last) if len(last) > 1 else last[0][name] for name in last[0]}
 
 
 def provenance(config: Experiment, settings: SearchConfig) -> dict[str, Any]:
-    """Return the provenance of a genotype, including how its costs are counted."""
+    """Return the provenance of a genotype, including the settings for counting its costs."""
     return {
         **deployment_facts(settings.precision, read_hardware(settings.hardware)),
         "config_sha256": resolve.config_digest(config),
@@ -100,7 +101,7 @@ def cost_facts(
     """Return the costs of an epoch for its record.
 
     These are the expected costs of the mixture, the `realised` costs of its genotype, the multipliers, and the ratio of the
-    gradient norms of price and task.
+    gradient norms of the price and the task loss.
     """
     with torch.no_grad():
         expected = penalty.expected(architecture.expected()).tolist()

@@ -1,4 +1,4 @@
-"""Retraining of several networks, one after the other in one run; if the training of a network diverges, the run continues."""
+"""Retraining of several networks, one after the other, in a run that continues if the training of a network diverges."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def retrain_once(
 ) -> dict[str, Any]:
     """Retrain a network as a stage of the run, write its files into `folder`, and return its `outcome`.
 
-    The outcome consists of plain values and tensors. For a stage that was finished before, it comes from the checkpoint. If
-    the training diverged, it is `outcome(None)` with the reason under "diverged", and no files are written. Raises Preempted
+    The outcome consists of plain values and tensors. If the stage is already finished, the outcome is read from the checkpoint.
+    If the training diverges, it is `outcome(None)` with the reason under "diverged", and no files are written. Raises Preempted
     if a signal stops the run.
     """
 

@@ -1,4 +1,4 @@
-"""The derived network: the ordinary network that a genotype describes at a skeleton."""
+"""The derived network: the ordinary network that a genotype describes, with a given skeleton."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
 
 
 class DerivedCell(nn.Module):
-    """A cell that has only the edges of the genotype, and only the nodes that these edges enter.
+    """A cell with only the edges of the genotype and the nodes that these edges enter.
 
     Maps the older input (n, older, H, W) and the newer input (n, newer, h, w) to (n, len(concat)*C, h', w').
     """
@@ -33,7 +33,7 @@ class DerivedCell(nn.Module):
         self.paths = sum(not isinstance(op, nn.Identity) for op in self.edges)
 
     def forward(self, older: Tensor, newer: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Run the cell; `kept` (paths, n), if given, scales the output of every edge but the identities, per image."""
+        """Run the cell; `kept` (paths, n), if given, scales the output of every edge except identities, separately for each image."""
         states = dict(enumerate([self.older(older), self.newer(newer)][-self.inputs :]))
         edges, scales = iter(self.edges), iter(()) if kept is None else iter(kept.unbind())
         for number, sources in self.nodes.items():
@@ -60,7 +60,7 @@ def drop_paths(paths: int, images: int, rate: Tensor) -> Tensor:
 class AuxiliaryHead(nn.Module):
     """A second classifier in the middle of the network, used only in training: (n, inputs, h, w) to (n, classes).
 
-    Proposed by Szegedy et al. 2015; the layers are those of the code of Liu et al. 2019. It is designed for
+    Proposed by Szegedy et al. 2015; the layers are as in the code of Liu et al. 2019. It is designed for
     feature maps that a 5x5 average pool (stride 3, or 2 after the imagenet stem) reduces to 2x2. For maps of any other
     `size`, an adaptive pool replaces the average pool, and `adaptive` is set.
     """
@@ -89,8 +89,8 @@ class DerivedNetwork(nn.Module):
     """The network that a genotype describes: `network(images)` returns the logits.
 
     In training, a network with an auxiliary head returns the pair (logits, auxiliary logits) instead. `paths` is the
-    number of edges that can be dropped in training: all but the identities. Pass the scales that `drop_paths` draws as
-    `kept`.
+    number of edges that can be dropped in training, which are all except identities. Pass the scales that `drop_paths` draws
+    as `kept`.
     """
 
     def __init__(self, genotype: Genotype, space: SearchSpace, skeleton: Skeleton, auxiliary: bool = False) -> None:

@@ -19,9 +19,9 @@ def relu_conv_bn(
     *,
     affine: bool,
 ) -> nn.Sequential:
-    """ReLU, convolution with same padding, batch norm: (n, inputs, h, w) to (n, outputs, ceil(h/stride), ceil(w/stride))."""
+    """Return a ReLU, a same-padded convolution and a batch norm: (n, inputs, h, w) to (n, outputs, ceil(h/stride), ceil(w/stride))."""
     rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
-    if rows == columns == 1 and stride != 1:  # subsample before the convolution, for the reason given in OffsetConvs
+    if rows == columns == 1 and stride != 1:  # subsample before the convolution; OffsetConvs gives the reason
         return nn.Sequential(nn.AvgPool2d(1, stride), *relu_conv_bn(inputs, outputs, 1, affine=affine))
     return nn.Sequential(
         nn.ReLU(),
@@ -34,7 +34,7 @@ class AvgPool(nn.AvgPool2d):
     """An average pool without ceil mode, (n, C, h, w) to (n, C, h', w'), with a correct gradient on a GPU.
 
     On a GPU, `torch.nn.AvgPool2d` computes a wrong gradient for padded images in channels-last order (PyTorch issue
-    188344, seen in 2.11). There, this pool pads the images with zeros first and then pools without padding.
+    188344, seen in 2.11). This pool therefore pads the images with zeros first on a GPU, and then pools without padding.
     """
 
     padding: int
@@ -54,7 +54,7 @@ class AvgPool(nn.AvgPool2d):
 
 
 def remarks_on_pools(network: nn.Module, device: torch.device) -> list[str]:
-    """Return a warning if `device` is a GPU and a layer of the network is a padded `nn.AvgPool2d`, whose gradient is wrong there.
+    """Return a warning if the network has a padded `nn.AvgPool2d` and `device` is a GPU, where the gradient of this layer is wrong.
 
     Only a user's own primitive can contain such a layer.
     """
@@ -82,7 +82,7 @@ class FactorizedReduce(nn.Sequential):
 
 
 class OffsetConvs(nn.Module):
-    """Two 1x1 convolutions, one of the pixels in even rows and columns and one of those in odd rows and columns.
+    """Two 1x1 convolutions: one reads the pixels in even rows and columns, the other those in odd rows and columns.
 
     Maps (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2)); each convolution computes half of the output channels.
     They are equivalent to two 1x1 convolutions with stride 2, the second shifted by one pixel in both directions (code of
@@ -113,9 +113,9 @@ class OffsetConvs(nn.Module):
 class ResidualBlock(nn.Module):
     """The reduction between single-input cells: (n, inputs, h, w) to (n, C, ceil(h/2), ceil(w/2)).
 
-    The output of two 3x3 convolutions, the first of which has the stride, is added to that of a shortcut: an average pool
-    and a 1x1 convolution (He et al. 2016; the shortcut as in Dong and Yang 2020, section 2.1). Its batch norms are affine in the
-    supernet too, because nothing is mixed here.
+    Adds the output of two 3x3 convolutions, the first with the stride, to the output of a shortcut, which consists of an
+    average pool and a 1x1 convolution (He et al. 2016; the shortcut as in Dong and Yang 2020, section 2.1). The batch norms are
+    affine in the supernet too, because the block has no mixing weights.
     """
 
     def __init__(self, plan: CellPlan) -> None:
@@ -130,7 +130,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, older: Tensor, newer: Tensor, *choices: object) -> Tensor:
-        """Return the output for the `newer` input; the signature is that of a cell, and the other arguments are ignored."""
+        """Return the output for the `newer` input. The other arguments are ignored; they match the signature of a cell."""
         return self.convolutions(newer) + self.shortcut(newer)
 
 
@@ -152,8 +152,8 @@ class Stem(nn.Module):
     """The layers that turn images (n, c, h, w) into the (older, newer) inputs of the first cell.
 
     C is the width of the stem. `cifar`: the output of one 3x3 convolution, (n, C, h, w), serves as both inputs.
-    `imagenet`: three 3x3 convolutions with stride 2 to C/2, C and C channels; the older input is the output of the
-    second, (n, C, ceil(h/4), ceil(w/4)), and the newer that of the third, (n, C, ceil(h/8), ceil(w/8)).
+    `imagenet`: three 3x3 convolutions with stride 2 to C/2, C and C channels. The second outputs the older input,
+    (n, C, ceil(h/4), ceil(w/4)), and the third outputs the newer input, (n, C, ceil(h/8), ceil(w/8)).
     """
 
     def __init__(self, space: SearchSpace, skeleton: Skeleton) -> None:

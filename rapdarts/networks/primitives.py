@@ -1,7 +1,7 @@
 """The primitives that can be placed on an edge: each is a `factory(channels, stride, affine) -> nn.Module` in PRIMITIVES.
 
 Every primitive maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride)). In the supernet, `affine` is False, because
-the scale of a batch norm would compete with the mixing weight. There, pools are followed by a batch norm as well, so
+the scale of a batch norm would compete with the mixing weight. A batch norm also follows every pool in the supernet, so
 that no candidate is favoured for the scale of its output (Liu et al. 2019, section 3.1.1).
 """
 
@@ -75,7 +75,7 @@ def dil_conv(kernel: int) -> Factory:
 
 
 def bottleneck(kernel: int) -> Factory:
-    """Convolutions: 1x1 to a quarter of the channels, k x k with the stride, 1x1 back to all channels (He et al. 2016, figure 5)."""
+    """A 1x1 convolution to a quarter of the channels, a k x k with the stride, and a 1x1 to all channels (He et al. 2016, figure 5)."""
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         narrow = max(1, channels // 4)
@@ -89,7 +89,7 @@ def bottleneck(kernel: int) -> Factory:
 
 
 def factorized(kernel: int) -> Factory:
-    """A k x 1, then a 1 x k convolution (Szegedy et al. 2016, section 3.2), each with the stride along its longer side."""
+    """A k x 1 and then a 1 x k convolution (Szegedy et al. 2016, section 3.2), each with the stride along its longer side."""
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         return nn.Sequential(
@@ -138,13 +138,15 @@ def choose(*names: str) -> dict[str, Factory]:
 
 
 def check_primitives(space: SearchSpace, where: str) -> None:
-    """Build every primitive of a user's space and check the shape of its output.
+    """Build every primitive of a user-defined space and check the shape of its output.
 
     Raises InputError with the name of the first primitive that violates the contract of this module.
     """
     given: object = space.primitives  # a user's file is not type-checked
     if not isinstance(given, Mapping):
-        raise InputError(f"{where}: primitives must be a mapping of names to factories, not a {type(given).__name__}.")
+        raise InputError(
+            f"{where}: primitives must be a mapping from names to factories, not a {type(given).__name__}."
+        )
     for name, factory in space.primitives.items():
         for stride, expected in ((1, (1, 4, 4, 6)), (2, (1, 4, 2, 3))):
             try:

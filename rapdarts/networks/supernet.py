@@ -1,10 +1,10 @@
 """The supernet: every edge of every cell computes all its candidates and sums them, weighted by the mixing weights.
 
-This is the plain supernet, with one module for each edge and primitive, written for clarity. It owns no architecture
-parameters: call `supernet(images, mixing)`.
+This is the plain supernet, with one module for each edge and primitive, written for clarity. It has no architecture
+parameters; pass the mixing weights as in `supernet(images, mixing)`.
 
 With `search.partial_channels=K`, only the first 1/K of a state's channels go through the mixed operation of an edge, and
-the rest bypass it. A channel shuffle afterwards puts different channels first for the next node (Xu et al. 2020, section
+the rest bypass it. A channel shuffle then moves different channels to the front for the next node (Xu et al. 2020, section
 3.2, and their code).
 """
 
@@ -31,7 +31,7 @@ class MixedOp(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.partial = stride, partial
-        # `none` adds nothing to a sum. It is built only if it is the single candidate, because the edge must still have an output.
+        # `none` adds nothing to a sum. It is built only if it is the only candidate, because the edge needs an output.
         built = [name for name in candidates if name != NONE] or [NONE]
         self.ops = nn.ModuleDict({name: space.primitives[name](channels // partial, stride, False) for name in built})
         self.columns = {name: space.columns[name] for name in built}

@@ -9,11 +9,11 @@ import numpy as np
 from rapdarts.reports.plots import encoded, new_figure
 
 MOST_NUMBERS, MOST_NAMES, LETTERS = 20, 50, 24
-"""Maximum number of classes for which cells show counts, and for which all classes are named; maximum length of a name."""
+"""Maximum number of classes with counts in the cells, maximum number with all names, and maximum length of a name."""
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str], heading: str, suffix: str) -> bytes:
-    """Return an image of the counts `matrix` (classes, classes) in the format of `suffix`; colours show shares of the row."""
+    """Return an image of the counts `matrix` (classes, classes) in the format of `suffix`; colours show shares of each row."""
     classes = len(matrix)
     side = min(16.0, 3.4 + 0.42 * classes)
     figure = new_figure(side + 0.8, side)
@@ -53,7 +53,7 @@ def confusion_table(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> st
 
 
 def most_confused(matrix: np.ndarray, names: Sequence[str], count: int = 5) -> list[tuple[str, str, int]]:
-    """Return the `count` most frequent mistakes as (true class, predicted class, count), ties in the order of the classes.
+    """Return the `count` most frequent mistakes as (true class, predicted class, count); ties are in the order of the classes.
 
     `matrix` is (classes, classes).
     """

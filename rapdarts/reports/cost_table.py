@@ -16,7 +16,7 @@ class Costs(dict[str, float]):
 
     `known_accuracy` maps data sets (`rapdarts.data.nasbench201.DATA_SETS`) to the test accuracy (0 to 1) that the
     networks of NAS-Bench-201 reached with this cell. It is None for cells of other spaces and for other networks.
-    `not_counted` maps the names of operations that `macs` has no formula for to the layers that run them.
+    `not_counted` maps each operation that has no formula for its MACs to the layers that run it.
     """
 
     known_accuracy: Mapping[str, float] | None

@@ -20,7 +20,7 @@ from rapdarts.reports.text_table import aligned, missing
 
 
 def describe_search(report: Mapping[str, Any]) -> str:
-    """Format the report of a search: the rule, the genotype, its costs and those of the mixture, and its budgets."""
+    """Format the report of a search: the rule, the genotype, the costs of genotype and mixture, and the budgets."""
 
     def cell(costs: Mapping[str, float], name: str) -> str:
         return show(costs[name], name) if name in costs else "-"
@@ -98,7 +98,7 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
         )
     lines = aligned(cells, left=(0, len(networks) + 1))
     lines += [
-        f"{network.name} is a graph: its bytes are those in the file, and costs without a number are not counted in it"
+        f"{network.name} is an ONNX graph: bytes are those in the file, and costs shown as - are not counted"
         for network in networks
         if isinstance(network, GraphCosts)
     ]
@@ -108,13 +108,13 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
         if network.not_counted
     ]
     lines += [
-        f"the 8-bit file of rapdarts export keeps {network.int8_file:,} B in the weights of {network.name}: biases, and batch norms that"
-        " become biases, have 32 bits; scales and the graph are not included"
+        f"in the 8-bit file of rapdarts export, the weights of {network.name} take {network.int8_file:,} B (biases and folded batch"
+        " norms have 32 bits; scales and the graph are not included)"
         for network in networks
         if network.int8_file is not None
     ]
     heads = [(network.name, network.auxiliary) for network in networks if network.auxiliary]
-    return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
+    return lines + [f"training adds an auxiliary head with {extra:,} params to {name}" for name, extra in heads]
 
 
 def accuracies(known: Mapping[str, float]) -> str:
@@ -123,7 +123,7 @@ def accuracies(known: Mapping[str, float]) -> str:
 
 
 def panels(network: NetworkCosts) -> Panels:
-    """Return bar charts of the layers' output memory, parameters and MACs."""
+    """Return bar charts of the output memory, parameters and MACs of the layers."""
     rows = network.short
     macs, params, stored, energy = (show(network.costs[name], name) for name in ("macs", "params", "bytes", "energy"))
     return Panels(
@@ -138,7 +138,7 @@ def panels(network: NetworkCosts) -> Panels:
 
 
 def draw_layers(networks: Sequence[NetworkCosts], file: Path) -> None:
-    """Write bar charts of the costs of networks' layers, in the format of the file's suffix."""
+    """Write bar charts of the costs of each network's layers, in the format of the file's suffix."""
     drawn = [panels(network) for network in networks if network.rows]
     atomic.write_atomically(file, plots.draw_bars(drawn, file.suffix))
 
@@ -169,7 +169,7 @@ def describe_space_prices(prices: dict[str, Any]) -> str:
     networks.append(line("all edges at once", prices["plain_sum"]))
     networks += [line(f"{name} only", values) for name, values in prices["one_primitive"].items()]
 
-    on_edges = [("price on an edge, in all cells of a kind", *names)]
+    on_edges = [("price per edge, over all cells of a kind", *names)]
     for name, kinds in prices["prices"].items():
         if name == NONE:  # none costs nothing
             continue

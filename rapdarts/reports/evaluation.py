@@ -1,4 +1,4 @@
-"""Text and images of the measurements of a trained network."""
+"""Format the measurements of a trained network as text and images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
     if "top5_accuracy" in values:
         lines.append(f"top-5 accuracy {percent(values['top5_accuracy'], values['top5_interval'])}")
     lines.append(
-        f"calibration error {100 * values['calibration_error']:.2f} % ({len(values['bins'])} bins of confidence),"
+        f"calibration error {100 * values['calibration_error']:.2f} % ({len(values['bins'])} confidence bins),"
         f" negative log-likelihood {values['test_loss']:.4f} nats"
     )
     if len(names) <= MOST_ROWS:
@@ -84,7 +84,7 @@ def describe_export(values: Mapping[str, Any]) -> str:
         lines += [f"{name}: test accuracy {accuracy_of(side)}, {side['bytes']:,} bytes" for name, side in rows]
         kept = values["weights"]
         lines.append(
-            f"int8: {kept['bytes']:,} bytes of weights, {kept['priced']:,} as priced at precision=8 (biases, and batch norms that"
-            f" become biases, have 32 bits), and {kept['scales']:,} bytes of scales and zero points"
+            f"int8: weights take {kept['bytes']:,} bytes ({kept['priced']:,} as priced at precision=8), with biases and folded batch"
+            f" norms at 32 bits; scales and zero points take {kept['scales']:,} bytes"
         )
     return "\n".join([*lines, size])

@@ -12,11 +12,13 @@ from rapdarts.reports.confusion import confusion_table
 from rapdarts.reports.evaluation import MOST_ROWS, accuracy_of
 from rapdarts.reports.text_table import markdown
 
-ONE_PAIR = "One comparison says nothing about searches in general; docs/evidence.md compares many searches with chance."
+ONE_PAIR = (
+    "A single comparison says nothing about searches in general; docs/evidence.md compares many searches with chance."
+)
 
 
 def describe_found(report: Mapping[str, Any]) -> str:
-    """Format the result: the genotype, its costs, the share used of each budget, its test accuracy, and the proof."""
+    """Format the result: the genotype, its costs, the used share of each budget, its test accuracy, and the proof."""
     lines = [report["genotype"], costs_line(report["costs"])]
     lines += [used_line(name, share, report["budgets"][name]) for name, share in report["used"].items()]
     lines += [f"test accuracy {accuracy_of(report)}", *report["notes"], *report["remarks"]]
@@ -24,7 +26,7 @@ def describe_found(report: Mapping[str, Any]) -> str:
 
 
 def proof_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return the comparison with random cells and with the reference network, in sentences; empty if there was none."""
+    """Return the comparisons with random cells and with the reference network as text; empty if there is no proof."""
     proof = report["proof"]
     if proof is None:
         return []
@@ -54,12 +56,12 @@ def outcome(other: Mapping[str, Any]) -> str:
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """Return the page in Markdown on what a run did; the drawing cell.svg is next to it."""
-    onnx = f"the same for ONNX Runtime, {report['export']['bytes']:,} bytes; its model card is next to it"
+    """Return the report of a run as a page in Markdown, which shows the drawing cell.svg next to it."""
+    onnx = f"the same network for ONNX Runtime ({report['export']['bytes']:,} bytes), with a model card next to it"
     files = [
         ("network/network.safetensors", "the trained network, for `rapdarts.load`, `evaluate` and `export`"),
         ("network/network.onnx", onnx),
-        (RunFile.PLAN, "the division of the work; `plan=` repeats it"),
+        (RunFile.PLAN, "the plan of the work; pass it as `plan=` to repeat the same work"),
     ]
     steps = [
         (one["name"], duration(one["planned_seconds"]), "-" if one["seconds"] is None else duration(one["seconds"]))
@@ -87,7 +89,7 @@ def bullets(lines: Sequence[str]) -> str:
 
 
 def confusion(quality: Mapping[str, Any]) -> list[str]:
-    """Return the confusion matrix of the test images under its heading; an empty list if there are too many classes for a table."""
+    """Return the confusion matrix of the test images with a heading, or an empty list if it is too large for a table."""
     if len(quality["classes"]) > MOST_ROWS:
         return []
     return [f"## Test images\n\n```text\n{confusion_table(quality['confusion'], quality['classes'])}\n```\n"]

@@ -1,4 +1,4 @@
-"""Plots: bar charts of the costs of networks' layers, and functions for all plots (file check, figure, encoding)."""
+"""Plots: bar charts of the costs of layers, and functions for all plots (file check, figure, encoding)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLOURS = ("#1f5fb4", "#16784a", "#b8450b", "#7b3aa6")
 
 @dataclass(frozen=True)
 class Panels:
-    """The panels of a network: a heading, the labels of its layers, and by title each panel's values, one for each layer."""
+    """The panels of a network: a heading, the labels of its layers, and for each panel title a value per layer."""
 
     heading: str
     labels: Sequence[str]
@@ -29,7 +29,7 @@ class Panels:
 
 
 def picture_to_write(path: str) -> Path:
-    """Return the path of an image file. Call this before computing anything: it raises InputError if the path is unusable."""
+    """Return the path of an image file to write; call this before long work. Raises InputError if the path is unusable."""
     if Path(path).suffix.lower() not in SUFFIXES or not Path(path).stem:
         raise InputError(f"plot={path} is not an image file; use a path that ends in one of {', '.join(SUFFIXES)}.")
     return file_in_folder(path, "plot")

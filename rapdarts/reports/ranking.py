@@ -12,7 +12,7 @@ from rapdarts.training.intervals import limits
 
 
 def describe_ranking(result: Mapping[str, Any], resources: Sequence[str]) -> str:
-    """Format a ranking: the accuracy of each network, its difference from the first, their intervals, and costs in `resources`."""
+    """Format a ranking: accuracies, differences from the first network, their intervals, and costs in `resources`."""
     networks = result["networks"]
     unequal = ["balanced accuracy"] if "balanced_accuracy" in networks[0] else []
     rows = [["", *ACCURACY, *unequal, *BEHIND, "", *resources, "score", "from"]]
@@ -50,7 +50,7 @@ ACCURACY, BEHIND = ("validation accuracy", "95 % interval"), ("behind the first"
 
 
 def remarks(result: Mapping[str, Any]) -> list[str]:
-    """Return what the intervals include, how many networks are within the error, and that the first is the best of several."""
+    """Return remarks on the intervals, on the networks within the error, and on the accuracy of the first network."""
     seeds, others = result["seeds"], len(result["networks"]) - 1
     over = f"{result['validation_images']:,} images" + (f" and {seeds} seeds" if seeds > 1 else "")
     alone = "" if seeds > 1 else "; variation between trainings is not included (seeds=3 measures it)"
@@ -58,8 +58,8 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
     if others:
         within = sum(network["within_error"] for network in result["networks"])
         found += [
-            f"~: within the error, as the interval of the difference on the same images includes 0: {within} of {others}",
-            f"the first is the best of {others + 1} on these images, so its accuracy there is probably too high",
+            f"~ marks networks within the error ({within} of {others}): the interval of the difference on the same images includes 0",
+            f"the first is the best of {others + 1} on these images, so its accuracy on them is probably too high",
         ]
     return found
 

@@ -1,4 +1,4 @@
-"""Certainty of a search: entropy and margin of its mixing weights, and agreement of its replicas compared with chance."""
+"""Certainty of a search: the entropy and margin of its mixing weights, and the agreement of its replicas compared with chance."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rapdarts.strategy.exact import Budgets
 from rapdarts.strategy.random_cells import random_cells
 
 DRAWS = 60
-"""Number of random genotypes from which the agreement by chance is estimated."""
+"""Number of random genotypes that are drawn to estimate the agreement by chance."""
 
 MOST_REPLICAS = 100
 """Largest number of replicas that a search accepts."""
 
 
 def entropy(space: SearchSpace, weights: np.ndarray) -> float:
-    """Return the mean entropy of the edges' mixing weights (kinds, edges, primitives) as a share of its maximum.
+    """Return the mean entropy of the edges' mixing weights (kinds, edges, primitives), as a fraction of its maximum.
 
-    Uniform weights give 1. Edges with one candidate left do not count; if there are no other edges, the entropy is 0.
+    Uniform weights have an entropy of 1. Edges with a single candidate are ignored; if there are no other edges, the result is 0.
     """
     candidates = space.mask.sum(-1)
     shares = weights / weights.sum(-1, keepdims=True)
@@ -36,9 +36,9 @@ def entropy(space: SearchSpace, weights: np.ndarray) -> float:
 
 
 def margin(space: SearchSpace, weights: np.ndarray) -> float:
-    """Return the mean lead of an edge's strongest candidate over its second strongest, as a share of the edge's weight.
+    """Return the mean difference between the two largest weights of an edge, as a fraction of the total weight of the edge.
 
-    `weights` are mixing weights (kinds, edges, primitives). Edges with one candidate left do not count; if there are no
+    `weights` are mixing weights (kinds, edges, primitives). Edges with a single candidate are ignored; if there are no
     other edges, the margin is 1.
     """
     shares = np.sort(np.where(space.mask, weights, 0.0) / weights.sum(-1, keepdims=True), -1)
@@ -48,11 +48,11 @@ def margin(space: SearchSpace, weights: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of several replicas, as means over all pairs of them.
+    """Agreement of several replicas, averaged over all pairs of replicas.
 
-    The genotypes of two replicas share `same` of their `choices` (edge, primitive) pairs; two random genotypes under the
-    same conditions share `chance` of them. `correlation` is Spearman's rank correlation of the `contrasts` of the mixing
-    weights.
+    Every genotype has `choices` (edge, primitive) pairs. The genotypes of two replicas have `same` of these pairs in common;
+    two random genotypes under the same conditions have `chance` in common. `correlation` is Spearman's rank correlation of
+    the `contrasts` of the mixing weights.
     """
 
     replicas: int
@@ -63,9 +63,9 @@ class Agreement:
 
     @property
     def reliability(self) -> float:
-        """Expected correlation between the mean of these replicas and the mean of as many new replicas, at least 0.
+        """Expected correlation between the mean of these replicas and the mean of equally many new replicas, at least 0.
 
-        This is the Spearman-Brown formula for the reliability of a test with several parts (Spearman 1910; Brown 1910).
+        It is computed by the Spearman-Brown formula for the reliability of a test with several parts (Spearman 1910; Brown 1910).
         """
         r = max(0.0, self.correlation)
         return self.replicas * r / (1 + (self.replicas - 1) * r)
@@ -76,12 +76,12 @@ class Agreement:
         return self.reliability < 0.5
 
     def words(self, epochs: int) -> str:
-        """Return the agreement in a sentence; `epochs` is the number of epochs per stage of the search."""
+        """Return a sentence about the agreement; `epochs` is the number of epochs per stage of the search."""
         number = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(self.replicas, str(self.replicas))
         words = (
             f"the {number} replicas agree on {self.same:.3g} of {self.choices} choices (chance: {self.chance:.3g}); the rank"
             f" correlation of their weights is {self.correlation:.2f}, so the mean of {number} other replicas would"
-            f" correlate with theirs at {self.reliability:.2f}"
+            f" have a correlation of {self.reliability:.2f} with their mean"
         )
         if not self.mostly_noise:
             return words
@@ -108,10 +108,10 @@ def agreement(
     budgets: Budgets | None = None,
     max_skips: int | None = None,
 ) -> Agreement:
-    """Return the agreement of replicas, from their mixing weights and the genotype that each replica alone would derive.
+    """Return the agreement of replicas, given their mixing weights and the genotype that each replica alone would derive.
 
-    Each of `weights` is (kinds, edges, primitives). The genotypes meet the budgets and the cap on skips. The random
-    genotypes that give the agreement by chance meet them too, and are drawn with a fixed seed.
+    Each of `weights` is (kinds, edges, primitives). The genotypes must meet the budgets and the cap on skips. The agreement
+    by chance is estimated from random genotypes that also meet them and are drawn with a fixed seed.
     """
     drawn = random_cells(space, np.random.default_rng(0), DRAWS, budgets, max_skips, one_hot(space, genotypes[0]) > 0)
     random = np.stack([one_hot(space, genotype) > 0 for genotype in drawn]).reshape(DRAWS, -1)
@@ -136,9 +136,9 @@ def agreement(
 def contrasts(space: SearchSpace, weights: np.ndarray) -> np.ndarray:
     """Return the log weight of every candidate minus the mean over its edge, (n,).
 
-    `weights` are mixing weights (kinds, edges, primitives). Edges with one candidate left do not count. Subtracting the
-    mean removes differences between edges that occur in every search: a candidate weighs more if its edge has fewer
-    candidates, or its node fewer edges.
+    `weights` are mixing weights (kinds, edges, primitives). Edges with a single candidate are left out. Subtracting the
+    mean removes differences between edges that occur in every search: weights are larger on edges with fewer candidates,
+    and on edges into nodes with fewer edges.
     """
     usable = space.mask & space.choosable
     logs = np.where(usable, np.log(np.maximum(weights, np.finfo(np.float64).tiny)), 0.0)
@@ -153,6 +153,6 @@ def _mean_over_pairs(common: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return the ranks of values (n,); equal values share their mean rank."""
+    """Return the ranks of values (n,); equal values get the mean of their ranks."""
     _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[where]

@@ -24,13 +24,13 @@ FORMAT, VERSION, REPLICATED_VERSION = "rapdarts-alphas", 1, 2
 """A file with one architecture has the key `cells` (version 1); a file with several has the list `replicas` (version 2)."""
 
 DEFAULT = "softmax"
-"""The relaxation of a file that names none."""
+"""Relaxation of files without the key `relaxation`."""
 
 MAX_FILE_BYTES = 20_000_000
 
 
 def alphas_to_json(space: SearchSpace, skeleton: Skeleton, architectures: Sequence[Architecture]) -> str:
-    """Return the final architecture parameters of all replicas as JSON text; every number reads back bit-identically."""
+    """Return the final architecture parameters of all replicas as JSON text that preserves every number exactly."""
     cells = [_cells(space, one) for one in architectures]
     version = VERSION if len(cells) == 1 else REPLICATED_VERSION
     head = {"format": FORMAT, "version": version, "space": space.name, "skeleton": asdict(skeleton)}
@@ -60,7 +60,7 @@ def _cells(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
 
 
 def space_of_alphas(path: Path) -> str:
-    """Return the name of the space that an alphas.json belongs to. Raises as `read_alphas` does."""
+    """Return the name of the space that an alphas.json belongs to. Raises the errors of `read_alphas`."""
     name = _tree(path).get("space")
     if not isinstance(name, str):
         raise DamagedError(f"{path} is damaged (it does not name a space).")

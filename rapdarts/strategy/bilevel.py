@@ -27,9 +27,9 @@ def unrolled_gradient(
     Here, w' = w - lr * (momentum * v + d train_loss/d w + weight_decay * w). This is Eq. 7 of Liu et al. 2019; the
     second-order product is the central difference of their Eq. 8, with epsilon = 0.01 / norm. The loss is a scalar; the
     gradients have the shapes of `alpha`, tensors of any shape. `velocity` holds the momentum buffers v by name, with the
-    shapes of the weights; missing buffers count as zero. The function changes none of its arguments.
+    shapes of the weights; missing buffers count as zero. The arguments are not modified.
 
-    Every evaluation of the training loss draws the same random numbers from torch's generators. With different dropout
+    Every evaluation of the training loss uses the same random numbers from torch's generators. With different dropout
     masks, the two sides of the difference would differ by far more than epsilon.
     """
     names = list(weights)

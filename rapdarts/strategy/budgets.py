@@ -1,4 +1,4 @@
-"""Budgets in the prices of a table: their arrays, lower bounds on their use, and the widest network that meets them."""
+"""Budgets with the prices of a table, lower bounds on their use, and the widest network that meets them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_CHANNELS = 65_536
 def budgets_on(
     table: PriceTable, limits: Mapping[str, float], floors: Mapping[str, float] | None = None
 ) -> Budgets | None:
-    """Return the limits as upper bounds and the `floors` as lower bounds, in plain arrays; None if there are no limits.
+    """Return budgets with `limits` as upper bounds, `floors` as lower bounds and prices from `table`; None if there are no limits.
 
     Raises InputError for a budget on latency without a latency table.
     """
@@ -35,23 +35,23 @@ def budgets_on(
     if "latency" in limits and "latency" not in table.resources:
         raise InputError("a budget on latency needs a table from rapdarts measure; pass it with latency=FILE.")
     rows = [table.row(name) for name in limits]
-    # The last digit of a sum of fractions depends on the order of its terms, so these limits are lowered by a larger margin.
+    # The rounding error of a sum of fractions depends on the order of its terms; these limits are lowered by more than this error.
     tops = [limit if name in table.whole else limit * (1 - 1e-12) for name, limit in limits.items()]
     lows = np.array([(floors or {}).get(name, -np.inf) for name in limits])
     return Budgets(tuple(limits), table.fixed[rows], table.prices[rows], np.array(tops), lows)
 
 
 STEP = 0.05
-"""Step by which the required share of a budget is lowered until a genotype is found that uses that share or more."""
+"""Step by which the required share of a budget is lowered until a genotype is found that uses at least this share."""
 
 
 def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule: Rule) -> tuple[Budgets | None, str]:
     """Return the budgets with a lower bound on the one that binds first, and a remark if the bound is below the share in `rule`.
 
-    A budget can bind if some genotype within the other budgets exceeds it. Among these budgets, the first to bind is the
-    one that the strongest genotype, by mixing `weights` (kinds, edges, primitives), uses the largest share of. If no
-    budget can bind, there is no lower bound. The full set of candidates is used here, because the candidates left
-    after a stage may be cheap only because of the budget. Raises Infeasible if no genotype is within the budgets.
+    A budget can bind if some genotype within the other budgets exceeds it. The first of these budgets to bind is
+    the one with the largest share used by the strongest genotype, according to the mixing `weights` (kinds, edges, primitives).
+    If no budget can bind, there is no lower bound. This check uses all candidates, because those that are left after a stage
+    may be cheap only because of the budget. Raises Infeasible if no genotype is within the budgets.
     """
     if budgets is None or not rule.spend:
         return budgets, ""
@@ -79,7 +79,7 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
 def _can_bind(space: SearchSpace, budgets: Budgets, name: str, rule: Rule) -> bool:
     """Return whether a genotype within the other budgets, with any skip-only paths, may exceed the budget `name`.
 
-    Finding the most expensive genotype may take minutes; finding any genotype over the budget does not.
+    The check looks for any genotype over the budget, because finding the most expensive genotype may take minutes.
     """
     limit = rule.limits[name]
     over = np.floor(limit) + 1 if name in COUNTED else limit * (1 + 1e-6)
@@ -90,7 +90,7 @@ def _can_bind(space: SearchSpace, budgets: Budgets, name: str, rule: Rule) -> bo
 
 
 def _using(share: float, budgets: Budgets, name: str, limit: float) -> Budgets:
-    """Return the budgets with `share` of the limit as a lower bound on `name`, rounded up to a whole number for a counted resource."""
+    """Return the budgets with `share` of the limit as a lower bound on `name`, rounded up to an integer for a counted resource."""
     floor = share * limit
     return budgets.with_floor(name, np.ceil(round(floor, 6)) if name in COUNTED else floor)
 
@@ -106,7 +106,7 @@ def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
     try:
         discretize_exactly(space, uniform_mixing(space.mask).weights.numpy(), budgets_on(table, limits), cap)
     except Infeasible as error:
-        if not error.floors:  # the cap on skips, not a budget, cannot be met
+        if not error.floors:  # the cap on skips cannot be met, even without budgets
             raise
         # Latency was measured at this skeleton only, so smaller skeletons are checked against the other budgets.
         counted = {name: limit for name, limit in limits.items() if name != "latency"}
@@ -121,9 +121,9 @@ def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
 
 
 def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> int:
-    """Return the largest number of channels at which the space's mean network (uniform mixing) meets every budget; 2 if none does.
+    """Return the largest number of channels for which the space's mean network (uniform mixing) meets every budget; 2 if none does.
 
-    The mean network decides: at the largest width that fits the cheapest cell, no choice would be left to the search.
+    The cheapest cell would allow a larger width, but that would leave no choice to the search.
     Raises InputError if the settings have a latency table.
     """
     rule, mixture = rule_of(settings, space), uniform_mixing(space.mask)
@@ -136,6 +136,7 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
 
     if settings.latency:
         raise InputError(
-            "skeleton.channels=auto cannot be used with a latency table, which is valid for only one width; set it to a number."
+            "skeleton.channels=auto cannot be used with a latency table, which is valid for only one width; set it to a number, such as"
+            " skeleton.channels=16."
         )
     return largest(fits, 2, MOST_CHANNELS) or 2

@@ -1,4 +1,4 @@
-"""Derivation of a genotype with its exact costs from mixing weights, at the end of a search and in `rapdarts derive`."""
+"""Derivation of a genotype and its exact costs from mixing weights, at the end of a search and in `rapdarts derive`."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from rapdarts.strategy.rule import Rule, words_of
 
 @dataclass(frozen=True, repr=False)
 class Derivation:
-    """The chosen genotype with its exact costs at the skeleton, the other candidates, and the rule in words.
+    """A derived genotype with its exact costs at the skeleton, the other candidates, and a description of the rule.
 
-    With the rule `exact`, `candidates` are the best genotypes, best first; with the other rules, every genotype that some
-    cap on skips gives, the loosest cap first. `budgets` are the upper bounds by resource, and `within` adds the lower
-    bound; `remark` explains a lower bound below the requested share. `entropy` and `margin` describe the mixing weights.
-    With several replicas, `agreement` is their agreement, and `epochs` the number of epochs per stage of the search.
+    With the rule `exact`, `candidates` holds the best genotypes, best first. With other rules, it holds the genotypes for
+    all caps on skips, the loosest cap first. `budgets` maps resources to their upper bounds, and `within` also includes the
+    lower bound. `remark` explains a lower bound that is below the requested share. `entropy` and `margin` describe the mixing
+    weights. With several replicas, `agreement` is their agreement, and `epochs` is the number of epochs per stage of the search.
     """
 
     genotype: Genotype
@@ -70,7 +70,7 @@ class Derivation:
         return best_first(self.candidates_json())
 
     def describe(self, count: int = 1) -> str:
-        """Return a report with the rule, the `count` best candidates with their costs, the share used of each budget, and remarks."""
+        """Return a report with the rule, the `count` best candidates with their costs, the share used of each budget, and the remarks."""
         lines = [f"rule: {self.rule}", self.genotype.line, costs_line(self.genotype.costs)]
         if count > 1:
             lines[1] = f"1. score {self.candidates[0].score:.4f}: {lines[1]}"
@@ -84,7 +84,7 @@ class Derivation:
 
     @property
     def remarks(self) -> list[str]:
-        """Remarks for the user, as sentences: a lower bound that was not met, and how far the replicas agree."""
+        """Remarks for the user, as sentences: on a lower bound that was not met, and on the agreement of the replicas."""
         agreement = self.agreement.words(self.epochs) if self.agreement else ""
         return [*filter(None, [self.remark, agreement])]
 
@@ -93,7 +93,7 @@ class Derivation:
 
     @property
     def costs(self) -> dict[str, float]:
-        """Cost of the genotype's network in each additive resource."""
+        """Cost of the derived network in each additive resource."""
         return dict(self.genotype.costs)
 
     @property
@@ -117,8 +117,8 @@ def derive(
 ) -> Derivation:
     """Derive a genotype by `rule` from the mixing `weights` (kinds, edges, primitives), with all candidates and exact costs.
 
-    The result is the best of all allowed genotypes if the rule has budgets, if `count` is above 1, or if the plain rule
-    would leave an output without a path from the inputs. Raises DivergedError if a weight is not finite, InputError if no
+    The rule `exact` is used if there are budgets, if `count` is above 1, or if the given rule would leave an output
+    without a path from the inputs. Raises DivergedError if a weight is not finite, InputError if no
     cell meets the cap on skips, and Infeasible if no genotype is within the budgets.
     """
     exact = rule.exact or count > 1
@@ -165,27 +165,27 @@ def derive_jointly(
     count: int,
     epochs: int,
 ) -> Derivation:
-    """Derive from the mean of several replicas' mixing `weights`, (kinds, edges, primitives) each, and add their agreement.
+    """Derive a genotype from the mean of the `weights` of several replicas, each (kinds, edges, primitives), and add their agreement.
 
-    With one replica, the result is that of `derive`. `epochs` is the number of epochs per stage. Raises as `derive` does.
+    With one replica, the result is that of `derive`. `epochs` is the number of epochs per stage. Raises the errors of `derive`.
     """
     found = derive(space, mean_weights(weights), table, rule, provenance, count)
     if len(weights) == 1:
         return found
-    # Each replica's own genotype and the random genotypes meet the same conditions as the genotype of the mean.
+    # The genotypes of the individual replicas and the random genotypes meet the same conditions as the joint genotype.
     alone = [discretize_exactly(space, one, found.within, rule.max_skips)[0].genotype for one in weights]
     return replace(found, agreement=agreement(space, weights, alone, found.within, rule.max_skips), epochs=epochs)
 
 
 @contextmanager
 def where_infeasible(full: SearchSpace, left: SearchSpace, table: PriceTable, rule: Rule) -> Iterator[None]:
-    """Turn an Infeasible into an InputError with the lowest cost among the remaining candidates and in the full space."""
+    """Turn Infeasible into an InputError that gives the lowest cost with the remaining candidates and in the full space."""
     limits, max_skips = rule.limits, rule.max_skips
     try:
         yield
     except Infeasible as error:
         budgets = budgets_on(table, limits)
-        if budgets is None or not error.floors:  # the cap on skips, not a budget, cannot be met
+        if budgets is None or not error.floors:  # the cap on skips cannot be met, even without budgets
             raise
         floors = [
             {name: table.exact(cheapest(space, budgets, name, max_skips))[name] for name in limits}
@@ -193,9 +193,11 @@ def where_infeasible(full: SearchSpace, left: SearchSpace, table: PriceTable, ru
         ]
         of_left, of_full = (" or ".join(in_words(name, cost) for name, cost in found.items()) for found in floors)
         capped = conditions_in_words(full, max_skips)
-        again = ", or run a new search with it" if all(floors[1][name] <= limits[name] for name in limits) else ""
-        alone = ", each resource taken alone" if len(limits) > 1 else ""
+        again = (
+            ", or run a new search with this budget" if all(floors[1][name] <= limits[name] for name in limits) else ""
+        )
+        alone = ", each resource minimised alone" if len(limits) > 1 else ""
         raise InputError(
-            f"no genotype of the remaining candidates meets {within(limits)}{capped}: their lowest cost is"
+            f"no genotype of the remaining candidates meets {within(limits)}{capped}: the lowest cost is"
             f" {of_left} ({of_full} in the full space){alone}; raise the budget{again}."
         ) from None

@@ -14,7 +14,7 @@ from rapdarts.errors import DivergedError, InputError, plural
 
 @dataclass(frozen=True)
 class Candidate:
-    """A genotype that could be derived, the cap on skips that gives it (None: no cap), and the sum of its log mixing weights."""
+    """A genotype, the cap on skips with which it is derived (None: no cap), and the sum of its log mixing weights."""
 
     genotype: Genotype
     max_skips: int | None
@@ -42,7 +42,7 @@ def discretize(space: SearchSpace, weights: np.ndarray, max_skips: int | None = 
 
 
 def candidates(space: SearchSpace, weights: np.ndarray) -> list[Candidate]:
-    """Return every genotype that `discretize` gives for some cap on skips, from no cap down to 0.
+    """Return the genotypes that `discretize` returns for all caps on skips, from no cap down to 0.
 
     `weights` are mixing weights (kinds, edges, primitives). Each genotype appears once, with its loosest cap.
     """
@@ -77,7 +77,7 @@ Pairs = list[tuple[int, int]]
 """The chosen (edge, primitive) pairs of a cell, ordered by edge."""
 
 CLOSED, STRUCK = -2.0, -1.0
-"""Strengths below every weight, even 0: of a primitive that may not be chosen, and of a skip that is only a last resort."""
+"""Strengths below every weight, even 0: for a primitive that may not be chosen, and for a skip that is only a last resort."""
 
 
 def _strongest(space: SearchSpace, strength: np.ndarray) -> Pairs:
@@ -91,7 +91,7 @@ def _strongest(space: SearchSpace, strength: np.ndarray) -> Pairs:
         kept = sorted(into, key=lambda edge: -peak[edge])[: space.edges_kept(node)]
         if any(peak[edge] == CLOSED for edge in kept):
             raise InputError(
-                f"node {node} keeps {plural(len(kept), 'edge')}, but fewer have a primitive left to derive in the space {space.name};"
+                f"node {node} needs {plural(len(kept), 'edge')}, but fewer have a primitive that may be derived in the space {space.name};"
                 " keep more candidates."
             )
         pairs += [(edge, int(best[edge])) for edge in sorted(kept)]

@@ -1,4 +1,4 @@
-"""Early stopping of a search by the curvature of its loss in alpha."""
+"""Early stopping of a search, based on the curvature of its loss with respect to alpha."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 FEW, ACCURACY = 8, 1e-3
-"""Size up to which a matrix is built and diagonalised, and relative accuracy of the eigenvalues of larger ones."""
+"""Largest size of a matrix that is built and diagonalised, and relative accuracy of the eigenvalue for larger matrices."""
 
 
 def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> float:
-    """Return the largest eigenvalue of a symmetric matrix, by the method of Lanczos (1950), which begins with the vector `start`.
+    """Return the largest eigenvalue of a symmetric matrix, by the method of Lanczos (1950), starting from the vector `start`.
 
-    `product` multiplies the matrix by a vector, a tensor of the shape of `start`. The eigenvalue of largest magnitude, which a power
-    iteration would find, may be a negative one.
+    `product` multiplies the matrix by a vector, given as a tensor with the shape of `start`. Power iteration is not used,
+    because it finds the eigenvalue with the largest magnitude, which may be negative.
     """
     from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -34,9 +34,9 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> fl
 
 
 class EarlyStop:
-    """Stop of a stage before its alphas collapse (RobustDARTS: Zela et al. 2020, section 4).
+    """Early stopping of a stage before its alphas collapse (RobustDARTS: Zela et al. 2020, section 4).
 
-    With m(i) the mean of the largest eigenvalue over the last `window` epochs, the search stops after epoch i if
+    Let m(i) be the mean of the largest eigenvalue over the `window` epochs up to epoch i. The stage stops after epoch i if
     m(i - window) / m(i) < `ratio` and m(i) > 0, and returns the alphas of epoch i - window.
     """
 
@@ -47,7 +47,7 @@ class EarlyStop:
         self.stopped = False
 
     def observe(self, value: float, architecture: torch.nn.Module) -> bool:
-        """Return whether to stop after an epoch with this eigenvalue; if so, restore the parameters to return."""
+        """Record the eigenvalue of an epoch and return whether to stop; if so, restore the parameters of `window` epochs earlier."""
         self.values.append(value)
         copied = {name: parameter.clone() for name, parameter in architecture.state_dict().items()}
         self.states = [*self.states, copied][-self.window - 1 :]

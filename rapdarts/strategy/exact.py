@@ -1,4 +1,4 @@
-"""Discretisation to the best genotype within budgets, a 0-1 program that HiGHS (Huangfu and Hall 2018) solves to proven optimality."""
+"""Discretisation to the best genotype within budgets, as a 0-1 program that HiGHS (Huangfu and Hall 2018) solves to proven optimality."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rapdarts.strategy.paths import ONE_SKIP_PATH, not_crossed, skip_paths, unbr
 class Budgets:
     """Upper and lower bounds on resources that add up over a network's parts.
 
-    `names` are the resources, in the order of the first axis. `fixed` (resources,) is the cost of the parts that no choice
-    changes, and `prices` (resources, kinds, edges, primitives) is the cost that a choice adds. `bounds` and `floors`
-    (resources,) are the highest and the lowest allowed cost; without `floors`, there is no lower bound. All are float64.
+    `names` are the resources, in the order of the first axis. `fixed` (resources,) is the cost of the parts that do not
+    depend on choices, and `prices` (resources, kinds, edges, primitives) is the cost that a choice adds. `bounds` and `floors`
+    (resources,) are the highest and lowest allowed costs; without `floors`, there is no lower bound. All are float64.
     """
 
     names: tuple[str, ...]
@@ -37,7 +37,7 @@ class Budgets:
             object.__setattr__(self, "floors", np.full(len(self.names), -np.inf))
 
     def costs(self, chosen: np.ndarray) -> dict[str, float]:
-        """Return the cost of a one-hot choice (kinds, edges, primitives) by resource, as `choice_costs` does."""
+        """Return the cost of a one-hot choice (kinds, edges, primitives) by resource; see `choice_costs`."""
         return choice_costs(self.names, self.fixed, self.prices, chosen)
 
     def met_by(self, chosen: np.ndarray) -> bool:
@@ -52,7 +52,7 @@ class Budgets:
         return Budgets(names, self.fixed[rest], self.prices[rest], self.bounds[rest], self.floors[rest])
 
     def without_floors(self) -> Budgets:
-        """Return the upper bounds alone."""
+        """Return the same budgets without lower bounds."""
         return replace(self, floors=np.full(len(self.names), -np.inf))
 
     def with_floor(self, name: str, floor: float) -> Budgets:
@@ -63,11 +63,11 @@ class Budgets:
 
 
 class Infeasible(InputError):
-    """The error for budgets that no genotype meets.
+    """Error for budgets that no genotype meets.
 
-    `cheapest` has a genotype of least cost for every resource. If every budget can be met alone, and some genotype meets
-    all budgets but this resource's, only such genotypes are considered. `floors` has the costs of these cheapest
-    genotypes. Both are empty if no upper bound is the cause.
+    `cheapest` maps every resource to a genotype with the lowest cost. If each budget can be met alone, this is the cheapest
+    genotype within all other budgets, if there is one. `floors` maps every resource to the cost of its cheapest genotype.
+    Both are empty if no upper bound is the cause.
     """
 
     def __init__(self, sentence: str, floors: dict[str, float], cheapest: dict[str, Genotype]) -> None:
@@ -86,10 +86,10 @@ def discretize_exactly(
     """Return the `count` best genotypes within the budgets, best first, or fewer if fewer exist.
 
     A genotype is allowed if it meets every budget, has at most `max_skips` skips in the normal cell, connects every output
-    with an input, and meets the space's condition on skip-only paths. The best has the highest sum of log `weights`
-    (kinds, edges, primitives) over its choices. A choice of weight 0 is worse than all other choices together, but is
-    taken if nothing else is allowed. Scores are tied if they agree to 1e-10 of the widest gap between two log weights;
-    ties go to the lowest edges, then to the lowest primitives.
+    to an input, and meets the space's condition on skip-only paths. The best genotype has the highest sum of log `weights`
+    (kinds, edges, primitives) over its choices. A choice with weight 0 is worse than all other choices together, but is
+    made if nothing else is allowed. Scores are tied if they differ by at most 1e-10 of the largest difference between two
+    log weights; ties go to the lowest edges, then to the lowest primitives.
 
     Raises DivergedError if a weight is not finite, InputError if a node has too few edges with a primitive to derive,
     and Infeasible if no genotype is within the budgets.
@@ -104,7 +104,7 @@ def discretize_exactly(
     if (program.open & ~has_weight).any():
         objectives.insert(0, ~has_weight)
 
-    # The result of the plain rule, which compares weights to the last bit, is the best if it is allowed.
+    # The genotype of the plain rule, which compares weights exactly, is the best if it is allowed.
     chosen = plain if program.allows(plain) else program.best(objectives)
     found: list[Candidate] = []
     while chosen is not None:
@@ -122,7 +122,7 @@ def discretize_exactly(
 def cheapest(
     space: SearchSpace, budgets: Budgets, name: str, max_skips: int | None = None, under: Budgets | None = None
 ) -> Genotype:
-    """Return a genotype of least cost in the resource `name` among those that meet the cap on skips and all of `under`.
+    """Return the genotype with the lowest cost in the resource `name` that meets the cap on skips and the budgets `under`.
 
     `budgets` gives the prices; its bounds are ignored. Ties go to the lowest edges, then to the lowest primitives. Raises
     Infeasible if no genotype meets `under` and the cap.
@@ -135,13 +135,13 @@ def cheapest(
 
 
 NODES = 1000
-"""Limit on branch-and-bound nodes, about half a second of work, after which `exists` gives up."""
+"""Number of branch-and-bound nodes after which `exists` gives up, about half a second of work."""
 
 
 def exists(space: SearchSpace, budgets: Budgets | None = None, max_skips: int | None = None) -> bool | None:
-    """Return the result of `feasible`, or None if `NODES` nodes do not decide it.
+    """Return the result of `feasible`, or None if it is still unknown after `NODES` nodes.
 
-    With lower and upper bounds on two resources, the proof that no genotype exists may take minutes.
+    With lower and upper bounds on two resources, proving that no genotype exists may take minutes.
     """
     try:
         return Program(space, budgets, max_skips).best([np.zeros(space.mask.shape)], NODES) is not None
@@ -150,7 +150,7 @@ def exists(space: SearchSpace, budgets: Budgets | None = None, max_skips: int | 
 
 
 class _Undecided(Exception):
-    """The node limit was reached before a genotype, or the proof that there is none, was found."""
+    """Error for a program that is not solved within the limit on nodes."""
 
 
 def feasible(space: SearchSpace, budgets: Budgets | None = None, max_skips: int | None = None) -> bool:
@@ -159,7 +159,7 @@ def feasible(space: SearchSpace, budgets: Budgets | None = None, max_skips: int 
 
 
 def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Infeasible:
-    """Return the error for budgets that no genotype meets, with the least cost of each resource and genotypes of that cost."""
+    """Return the error for budgets that no genotype meets, with the lowest cost in each resource and a genotype with this cost."""
     capped = conditions_in_words(space, max_skips)
     if budgets is None or not feasible(space, None, max_skips):
         remedy = "keep more candidates" if max_skips is None else "raise search.max_skips"
@@ -199,7 +199,7 @@ def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
 
 
 def conditions_in_words(space: SearchSpace, max_skips: int | None) -> str:
-    """Return the conditions on a genotype besides budgets as text that follows a noun, or "" if there are none."""
+    """Return the conditions on a genotype other than budgets, as text to follow a noun, or "" if there are none."""
     skips = [] if max_skips is None else [f"at most {plural(max_skips, 'skip')} in its normal cell"]
     paths = [ONE_SKIP_PATH] if space.skip_paths == "one" else []
     return f" with {' and '.join(skips + paths)}" if skips or paths else ""
@@ -214,17 +214,17 @@ def _band_in_words(budgets: Budgets) -> str:
 
 
 def _ranks(space: SearchSpace) -> np.ndarray:
-    """Return ranks that decide ties, (kinds, edges, primitives): ordered by edge, then by primitive."""
+    """Return ranks (kinds, edges, primitives) that break ties: ordered by edge, then by primitive."""
     return np.broadcast_to(np.arange(space.mask[0].size).reshape(space.mask[0].shape), space.mask.shape)
 
 
 # --- the program -------------------------------------------------------------------------------------------------
 
 PEAK, TIE, LEEWAY = 1e5, 1e-5, 1e-3
-"""Scale and tolerances. HiGHS proves optima, and meets rows, to within 1e-6 in absolute terms. Every objective and row is
-therefore scaled to a largest coefficient of PEAK, and objectives that differ by at most TIE are tied; this distinguishes
-whole prices up to 1e9. The bounds are loosened by LEEWAY, because rounding in HiGHS can lose a choice that is exactly on a
-bound; `met_by` then rejects any choice beyond a bound."""
+"""Scale and tolerances. HiGHS meets constraints and proves optimality to an absolute accuracy of 1e-6. Every objective and row
+is therefore scaled to a largest coefficient of PEAK, and objectives that differ by at most TIE are tied. This scale distinguishes
+integer prices up to 1e9. The bounds are loosened by LEEWAY, because rounding in HiGHS can lose a choice that is exactly on a
+bound; `met_by` then rejects any choice that exceeds a bound."""
 
 
 Row = tuple[np.ndarray, Any, Any]
@@ -232,9 +232,9 @@ Row = tuple[np.ndarray, Any, Any]
 
 
 class Program:
-    """The genotypes of a space within budgets, with a binary variable for every open candidate that may be derived.
+    """A 0-1 program for the genotypes of a space within budgets, with a variable for every open candidate that may be derived.
 
-    `limits` are the budgets, and the cap on skips in the form of a budget.
+    `limits` holds the budgets and, as another budget, the cap on skips.
     """
 
     def __init__(self, space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> None:
@@ -257,11 +257,11 @@ class Program:
         ]
 
     def allows(self, chosen: np.ndarray) -> bool:
-        """Return whether a choice (kinds, edges, primitives) meets the limits, connects all outputs, and has an allowed skip-only path."""
+        """Return whether a choice (kinds, edges, primitives) meets the limits, connects all outputs, and has allowed paths."""
         return self.limits.met_by(chosen) and self._broken(chosen) is None
 
     def best(self, objectives: Sequence[np.ndarray], nodes: int | None = None) -> np.ndarray | None:
-        """Return the choice with the least first objective; ties are decided by the second, and so on. None if nothing is allowed.
+        """Return the choice with the lowest first objective; the next objectives break ties. Returns None if no choice is allowed.
 
         The objectives and the choice (bool) are (kinds, edges, primitives). Raises _Undecided after `nodes` nodes.
         """
@@ -276,7 +276,7 @@ class Program:
         return best
 
     def forbid(self, chosen: np.ndarray) -> None:
-        """Exclude one choice. All choices have equally many pairs, so every other choice lacks a pair of this one."""
+        """Exclude one choice. All choices have the same number of pairs, so every other choice lacks a pair of this one."""
         self.rows.append(self._other_than(chosen))
 
     def _other_than(self, chosen: np.ndarray) -> Row:
@@ -300,7 +300,7 @@ class Program:
             broken = self._broken(chosen)
             if broken is None and self.limits.met_by(chosen):
                 return chosen
-            # A choice that violates no row may still be beyond a bound, by less than LEEWAY.
+            # A choice that violates no row may still exceed a bound by less than LEEWAY.
             row = broken or self._other_than(chosen)
             rows = [*rows, row]
 

@@ -25,15 +25,15 @@ NAME = re.compile(
     r"(?:.*[./])?_?(?P<edge>betas?_)?(?:alphas?_|arch_)?(?P<kind>normal|reduce)(?:_alphas?)?(?:\.(?P<part>\d{1,3}))?",
     re.I,
 )
-"""Names of arrays: alphas_normal, normal, arch.alpha_reduce.0 (for one node) or, for edge weights, betas_reduce."""
+"""Pattern for the names of arrays: alphas_normal, normal, arch.alpha_reduce.0 (for one node) or, for edge weights, betas_reduce."""
 POSITION = re.compile(r"(?:.*[./])?(?:arr_)?(?P<place>[01])")
-"""Names of arrays in a list, and of arrays that numpy.savez was given without names: the normal cell comes first."""
+"""Pattern for the positions of arrays without names, in a list or a file of numpy.savez; the normal cell comes first."""
 MOST_NUMBERS = 1_000_000
 DEEPEST = 8
 
 
 def is_foreign(path: Path) -> bool:
-    """Return whether a file is not an alphas.json of rapdarts, by its suffix or, for JSON, by its fields."""
+    """Return whether a file is from another program, judging by its suffix or, for JSON, by its fields."""
     if path.suffix.lower() != ".json":
         return True
     try:
@@ -44,9 +44,9 @@ def is_foreign(path: Path) -> bool:
 
 
 def read_arrays(path: Path, space: SearchSpace) -> Architecture:
-    """Return the architecture whose parameters a file holds as arrays (edges, primitives), one for each kind of cell of a space.
+    """Read an architecture from a file with an array (edges, primitives) of parameters for each kind of cell of a space.
 
-    Rows are the edges of the space and columns its primitives, in its order. Raises InputError for other arrays.
+    Rows are edges and columns are primitives, both in the order of the space. Raises InputError for other arrays.
     """
     arrays = _arrays(path)
     alpha = np.stack([_of_kind(arrays, kind, space, path) for kind in space.kinds])
@@ -54,7 +54,7 @@ def read_arrays(path: Path, space: SearchSpace) -> Architecture:
     given = [beta for beta in betas if beta is not None]
     if given and len(given) < len(betas):
         raise InputError(
-            f"{path} has edge weights (beta) for only one kind of cell; add those of the other kind, or remove these."
+            f"{path} has edge weights (beta) for only one kind of cell; add those of the other kind, or remove them."
         )
     architecture = Architecture(space, edge_normalization=bool(given))
     state = {"alpha": torch.as_tensor(alpha).float()}
@@ -63,7 +63,7 @@ def read_arrays(path: Path, space: SearchSpace) -> Architecture:
 
 
 def fitting(path: Path, spaces: Mapping[str, SearchSpace]) -> str:
-    """Return the names of the spaces that the arrays in a file fit, as alternatives in words; empty if they fit none."""
+    """Return text such as "space=darts or space=filters" with the spaces that the arrays in a file fit; empty if they fit none."""
     arrays = _arrays(path)
     names = []
     for name, space in spaces.items():
@@ -99,7 +99,7 @@ def _of_kind(arrays: Mapping[str, np.ndarray], kind: str, space: SearchSpace, pa
         )
     if (alpha >= 0).all() and np.allclose(alpha.sum(-1), 1, atol=1e-4):
         raise InputError(
-            f"{path}: the rows of the {kind} cell sum to 1, like weights after a softmax; give alpha itself, or the logarithms of these"
+            f"{path}: the rows of the {kind} cell sum to 1, like weights after a softmax; save alpha itself, or the logarithms of these"
             " weights."
         )
     return alpha
@@ -122,7 +122,7 @@ def _named(name: str, kind: str, edge: bool) -> bool:
 
 
 def _joined(parts: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Return one array, or the arrays of all nodes of a cell in their order; None for anything else."""
+    """Return the only array, or the arrays of all nodes of a cell joined in order; None for anything else."""
     if len(parts) <= 1:
         return next(iter(parts.values()), None)
     numbers = {int(found["part"]): name for name in parts if (found := NAME.fullmatch(name)) and found["part"]}
@@ -135,14 +135,14 @@ def _joined(parts: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the numeric arrays in a file, by name; those in nested dictionaries and lists have names with dots. Raises InputError."""
+    """Return the numeric arrays in a file, by name, with dots in the names of nested arrays. Raises InputError."""
     if path.suffix.lower() in ARCHIVES:
         tree: Any = _archive(path)
     elif path.suffix.lower() in CHECKPOINTS:
         tree = _checkpoint(path)
     elif path.suffix.lower() != ".json":
         raise InputError(
-            f"{path} is neither the folder nor the alphas.json of a search, nor a .npz, .json or .pt file with the arrays alpha of"
+            f"{path} is neither the folder nor the alphas.json of a search, nor a .npz, .json or .pt file with the alpha arrays of"
             " another program; pass one of these."
         )
     else:
@@ -170,7 +170,7 @@ def _archive(path: Path) -> dict[str, np.ndarray]:
 def _checkpoint(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:  # torch's message suggests to load the file without the check
+    except UnpicklingError:  # torch's message suggests loading the file without the check
         why = "it holds objects or code, not only tensors"
     except (RuntimeError, OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
         why = _reason(error)
@@ -207,7 +207,7 @@ def _leaves(value: Any, name: str, depth: int) -> Iterator[tuple[str, np.ndarray
 
 
 def _of_numbers(value: Any) -> np.ndarray | None:
-    """Return a list of numbers, or of lists of them with equal lengths, as an array of one or two axes; None for anything else."""
+    """Return a list of numbers, or of equally long lists of numbers, as an array with one or two axes; None for anything else."""
     rows = value if all(isinstance(row, list | tuple) for row in value) else [value]
     numbers = all(type(number) in (int, float) for row in rows for number in row)
     if not (value and numbers and len({len(row) for row in rows}) == 1):

@@ -9,19 +9,19 @@ import numpy as np
 from rapdarts.architecture.space import NONE, SKIP, SearchSpace
 
 ONE_SKIP_PATH = "one skip-only path from input to output"
-"""The condition skip_paths=one in words."""
+"""Text for messages that describes the condition skip_paths=one."""
 
 
 def connected(space: SearchSpace, chosen: np.ndarray) -> bool:
-    """Return whether a one-hot choice (kinds, edges, primitives) connects every output of its cells with an input."""
+    """Return whether a one-hot choice (kinds, edges, primitives) connects every output of its cells to an input."""
     return unbridged(space, chosen) is None
 
 
 def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
-    """Return choices of which every connected cell has at least one, if `chosen` leaves an output without a path.
+    """Return a mask of choices, at least one of which is in every connected cell; None if all outputs are reached.
 
-    This is `not_crossed` for all primitives except none; the one-hot `chosen` and the result are (kinds, edges,
-    primitives). Returns None if all outputs are reached.
+    The result is that of `not_crossed` for all primitives except none. `chosen` is one-hot (kinds, edges, primitives), and
+    the mask has the same shape.
     """
     if not space.derive_none:
         return None
@@ -29,11 +29,11 @@ def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
 
 
 def not_crossed(space: SearchSpace, chosen: np.ndarray, carrying: Sequence[str]) -> np.ndarray | None:
-    """Return the choices of `carrying` primitives that would lead from reached nodes to unreached ones, as a mask.
+    """Return a mask of the choices that would lead from reached to unreached nodes by one of the primitives `carrying`.
 
-    `chosen` is one-hot (kinds, edges, primitives). The boolean mask has the same shape; it covers the first kind of cell
-    with an output that `carrying` primitives do not reach. A cell with all outputs reached has at least one of these
-    choices. Returns None if all outputs are reached.
+    `chosen` is one-hot (kinds, edges, primitives), and the boolean mask has the same shape. It is set only in the first kind
+    of cell that has an output not reached by these primitives. Every cell with all outputs reached contains at least one
+    of the masked choices. Returns None if all outputs are reached.
     """
     carries = np.array([name in carrying for name in space.primitives])
     for kind, cell in enumerate(chosen & carries):
@@ -52,7 +52,7 @@ def not_crossed(space: SearchSpace, chosen: np.ndarray, carrying: Sequence[str])
 def skip_paths(space: SearchSpace, chosen: np.ndarray) -> list[np.ndarray]:
     """Return the skip-only paths from a cell's input to its output, each as a mask of its choices (kinds, edges, primitives).
 
-    The cell has one input. `chosen` is one-hot (kinds, edges, primitives); the masks are boolean.
+    The cell must have exactly one input. `chosen` is one-hot (kinds, edges, primitives); the masks are boolean.
     """
     column = space.columns[SKIP]
     to_node: list[list[np.ndarray]] = [[np.zeros(chosen.shape, dtype=bool)], *([] for _ in range(space.nodes))]

@@ -17,14 +17,14 @@ def prune(
     budgets: Budgets | None = None,
     max_skips: int | None = None,
 ) -> SearchSpace:
-    """Return the space with the `keep` strongest candidates of every edge by mixing `weights` (kinds, edges, primitives).
+    """Return the space with the `keep` candidates of every edge that have the largest `weights` (kinds, edges, primitives).
 
-    Ties go to the lowest primitive. So that any cap on skips can still be met, every edge keeps at least one candidate that
-    may be derived and is not a skip, if it has one. If necessary, that candidate takes the place of the weakest one kept.
+    Ties go to the lowest primitive. If an edge has candidates that may be derived and are not skips, it keeps at least one of
+    them, so that any cap on skips can still be met. If necessary, this candidate replaces the weakest one that would be kept.
 
-    With `budgets`, or a condition on skip-only paths, at least one genotype remains that meets them all and has at most
+    With `budgets` or a condition on skip-only paths, the result contains a genotype that meets them and has at most
     `max_skips` skips in the normal cell. If the strongest candidates allow no such genotype, or if the check takes
-    too long, the choices of the best such genotype are kept, each in place of the weakest candidate of its edge.
+    too long, the choices of the best such genotype are kept. Each replaces the weakest candidate of its edge.
 
     Raises DivergedError if a weight is not finite, and Infeasible if no genotype of `space` itself is within the budgets.
     """
@@ -49,7 +49,7 @@ def prune(
     mask = pruned.mask
     for kind, edge, column in np.argwhere((one_hot(space, best) > 0) & ~mask):
         survivors = sorted(np.flatnonzero(mask[kind, edge]), key=lambda other: (strength[kind, edge, other], -other))
-        # Drop the weakest, but keep the edge's last candidate that is not a skip if another one can be dropped.
+        # Drop the weakest candidate, but not the last one that is not a skip if another one can be dropped.
         leaving = (
             drop for drop in survivors if safe[column] or any(safe[other] for other in survivors if other != drop)
         )

@@ -1,4 +1,4 @@
-"""Random genotypes under the conditions of a search: its budgets, with their lower bound, and its conditions on skips."""
+"""Random genotypes that meet the conditions of a search: budgets with their lower bound, and conditions on skips."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def random_cells(
 ) -> list[Genotype]:
     """Draw `count` genotypes, possibly repeated, that a search could derive from the open candidates within the budgets.
 
-    The distribution is that of uniformly drawn input sets for each node and uniformly drawn primitives for each kept edge,
-    conditional on the genotype being allowed. It is the stationary distribution of a Metropolis chain (Metropolis et al.
-    1953), which redraws one or a few nodes of an allowed genotype and keeps the result if it is allowed. This works even
-    if only one random genotype in a million is within the bounds. The chain starts at `start`, an allowed one-hot choice
-    (kinds, edges, primitives), or at a genotype that the exact program finds. Raises Infeasible if no genotype is allowed.
+    The inputs of each node and the primitive of each kept edge are distributed uniformly, conditional on the genotype
+    being allowed. This is the stationary distribution of a Metropolis chain (Metropolis et al. 1953), which redraws
+    one or a few nodes of an allowed genotype and keeps the result if it is allowed. The chain works even if only one
+    random genotype in a million is within the bounds. It starts at `start`, an allowed one-hot choice (kinds, edges,
+    primitives), or at a genotype that the exact program finds. Raises Infeasible if no genotype is allowed.
     """
     program = Program(space, budgets, max_skips)
     chosen = program.best([rng.random(space.mask.shape)]) if start is None else start
     if chosen is None:
         raise no_genotype(space, budgets, max_skips)
-    # A skip-only path may pass through every node; exchanging it for another must be possible in a single step.
+    # A skip-only path may pass through every node, and a single step must be able to replace it by another path.
     most = 2 if space.skip_paths == "any" else space.nodes
     places = [(kind, node) for kind in range(len(space.kinds)) for node in range(space.nodes)]
     found = []

@@ -1,4 +1,4 @@
-"""Architecture parameters, and their mixing weights by a relaxation."""
+"""Architecture parameters, and the mixing weights that a relaxation computes from them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from rapdarts.strategy.relaxations.softmax import Softmax
 class Architecture(nn.Module):
     """Architecture parameters alpha (kinds, edges, primitives), shared by all cells of a kind.
 
-    Calling it gives the mixing weights of a training step, which a `relaxation` (default: softmax) may draw at random;
-    `expected` gives deterministic ones. Closed candidates have entries in alpha, but no weight and no gradient. With
-    `edge_normalization`, there are also parameters beta (kinds, edges); their softmax over the edges into a node weights these
-    edges (Xu et al. 2020, section 3.3). Both are initialised with normally distributed numbers of standard deviation `deviation`.
+    Calling the module returns the mixing weights of a training step, which the `relaxation` (default: softmax) may draw at
+    random; `expected` returns deterministic mixing weights. Closed candidates have entries in alpha, but weight 0 and no gradient.
+    With `edge_normalization`, there are also parameters beta (kinds, edges). A softmax of beta over the edges into a node gives
+    the weights of these edges (Xu et al. 2020, section 3.3). The initial alpha and beta are normally distributed with mean 0 and
+    standard deviation `deviation`.
     """
 
     mask: Tensor
@@ -46,12 +47,12 @@ class Architecture(nn.Module):
         return Mixing(self.relaxation(self.alpha, self.mask), self._edges())
 
     def expected(self, alpha: Tensor | None = None) -> Mixing:
-        """Return the mixing weights that price, pruning, derivation and record use; `alpha` replaces the parameters."""
+        """Return the deterministic mixing weights of `alpha` (default: the parameters), for prices, pruning, derivation and logs."""
         alpha = self.alpha if alpha is None else alpha
         return Mixing(self.relaxation.expected(alpha, self.mask), self._edges())
 
     def regularized(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return gradients, one for each parameter, plus those of the relaxation's regulariser, if it has one."""
+        """Return `gradients`, one for each parameter, with the gradient of the regulariser added if the relaxation has one."""
         loss = self.relaxation.regularizer(self.alpha, self.mask)
         if loss is None:
             return gradients
@@ -59,7 +60,7 @@ class Architecture(nn.Module):
         return [gradients[0] + own, *gradients[1:]]
 
     def _edges(self) -> Tensor | None:
-        """Return the edge weights (kinds, edges), if there are any."""
+        """Return the edge weights (kinds, edges), or None without edge normalisation."""
         if self.beta is None:
             return None
         return torch.cat([torch.softmax(beta, -1) for beta in self.beta.split(self.into, -1)], -1)

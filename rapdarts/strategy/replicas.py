@@ -18,10 +18,10 @@ def replica_seeds(seed: int, replicas: int) -> list[int]:
 def on_common_candidates(
     spaces: Sequence[SearchSpace], weights: Sequence[np.ndarray]
 ) -> tuple[SearchSpace, list[np.ndarray]]:
-    """Return the space of the candidates that at least one replica still has, and each replica's mixing weights on it.
+    """Return the space with the candidates that at least one replica still has, and the mixing weights of each replica on it.
 
     The weights of each replica are (kinds, edges, primitives). A candidate that a replica has dropped gets that replica's
-    smallest weight on the edge.
+    smallest weight on this edge.
     """
     common = np.any([space.mask for space in spaces], axis=0)
     filled = []
@@ -32,7 +32,7 @@ def on_common_candidates(
 
 
 def mean_weights(weights: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the geometric mean of several mixing weights; each of them and the result are (kinds, edges, primitives).
+    """Return the geometric mean of several arrays of mixing weights; each of them and the result are (kinds, edges, primitives).
 
     With the geometric mean, the score of a genotype is the mean of its scores under the individual weights.
     """

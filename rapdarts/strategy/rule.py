@@ -21,9 +21,9 @@ SPEND = 0.9
 class Rule:
     """A rule that derives a genotype from mixing weights.
 
-    `name` is pdarts, darts or exact. `max_skips` caps the skips of the normal cell (None: no cap). `limits` are the
-    budgets by resource. `spend` is the share, above 0 and at most 1, of a budget that must be used, for the resources that
-    may have such a lower bound.
+    `name` is pdarts, darts or exact. `max_skips` caps the skips of the normal cell (None: no cap). `limits` maps
+    resources to their budgets. `spend` maps each resource that may have a lower bound to the share of its budget that must be
+    used, above 0 and at most 1.
     """
 
     name: str
@@ -33,15 +33,15 @@ class Rule:
 
     @property
     def exact(self) -> bool:
-        """True if the rule takes the best of all genotypes that meet the limits, as it always does with budgets."""
+        """True if the rule derives the best of all genotypes that meet the limits. It is always true with budgets."""
         return self.name == "exact" or bool(self.limits)
 
 
 def rule_of(settings: SearchConfig, space: SearchSpace) -> Rule:
-    """Return the rule that a search's settings describe in a space.
+    """Return the rule that the settings of a search define for a space.
 
-    `rule=auto` means `exact` if there is a budget, and otherwise the rule of the strategy's authors. With budgets, only
-    `rule=darts` removes the cap on skips.
+    With `rule=auto`, the rule is `exact` if there is a budget; otherwise, it is the rule from the paper of the strategy. With
+    budgets, only `rule=darts` removes the cap on skips.
     """
     limits, name = budget_limits(settings.budget), rule_name(settings)
     cap = space.max_skips if settings.max_skips < 0 else settings.max_skips
@@ -49,10 +49,10 @@ def rule_of(settings: SearchConfig, space: SearchSpace) -> Rule:
 
 
 def derivable(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
-    """Return the space with a search's settings for deriving none and for skip-only paths.
+    """Return the space with the settings `derive_none` and `skip_paths` of a search applied.
 
-    There is no condition on paths if the rule cannot enforce one. Raises InputError if the space does not support the
-    condition.
+    If the rule cannot enforce a condition on skip-only paths, the space has none. Raises InputError if the space does not
+    support the condition.
     """
     asked = settings.skip_paths if keeps_paths(rule_of(settings, space)) else "any"
     return space.deriving_none(settings.derive_none).with_skip_paths(asked)
@@ -66,21 +66,21 @@ def keeps_paths(rule: Rule) -> bool:
 def check_skip_paths(settings: SearchConfig, space: SearchSpace) -> None:
     """Raise InputError for skip_paths=one with a rule that cannot enforce it."""
     if settings.skip_paths == "one" and not keeps_paths(rule_of(settings, space)):
-        raise InputError("skip_paths=one needs rule=exact; add it, or leave out skip_paths.")
+        raise InputError("skip_paths=one needs rule=exact; add rule=exact, or leave out skip_paths.")
 
 
 def rule_name(settings: SearchConfig) -> str:
-    """Return the name of the rule; `rule=auto` is decided by the budgets and the strategy."""
+    """Return the name of the rule; for `rule=auto`, it depends on the budgets and the strategy."""
     if settings.rule != "auto":
         return settings.rule
     return "exact" if budget_limits(settings.budget) else "darts" if settings.strategy == "darts" else "pdarts"
 
 
 def spending(settings: SearchConfig, limits: Mapping[str, float]) -> dict[str, float]:
-    """Return the share of each budget that must be used if that budget binds, by resource.
+    """Return the share of each budget that must be used if the budget binds, by resource.
 
-    By default, there is no such share for latency, which is measured with an error, or for a resource with a price in
-    `settings.cost`, which is meant to be cheap.
+    The default excludes latency, because its measurement has an error, and resources with a price in `settings.cost`,
+    because their cost is meant to be low.
     """
     if settings.spend >= 0:
         return {name: settings.spend for name in limits if settings.spend > 0}
@@ -88,7 +88,7 @@ def spending(settings: SearchConfig, limits: Mapping[str, float]) -> dict[str, f
 
 
 def words_of(rule: Rule, space: SearchSpace, budgets: Budgets | None) -> str:
-    """Return a rule in words, with the lower bound if `budgets` has one."""
+    """Return a description of a rule, including the lower bound if `budgets` has one."""
     cap = cap_in_words(rule, space)
     if rule.exact:
         return f"the cells with the largest product of mixing weights{bounds_in_words(rule, budgets)}{cap}"
@@ -97,7 +97,7 @@ def words_of(rule: Rule, space: SearchSpace, budgets: Budgets | None) -> str:
 
 
 def cap_in_words(rule: Rule, space: SearchSpace) -> str:
-    """Return a rule's conditions on skips in words, each after a comma, or "" if there are none."""
+    """Return the conditions of a rule on skips as text, with a comma before each, or "" if there are none."""
     cap = rule.max_skips
     skips = "" if cap is None else f", at most {plural(cap, 'skip')} in the normal cell"
     one = rule.exact and space.skip_paths == "one"
@@ -105,7 +105,7 @@ def cap_in_words(rule: Rule, space: SearchSpace) -> str:
 
 
 def bounds_in_words(rule: Rule, budgets: Budgets | None) -> str:
-    """Return the bounds on a genotype's costs in words, each after a comma."""
+    """Return the bounds on the costs of a genotype as text, with a comma before each."""
     bounds = ""
     for row, (name, limit) in enumerate(rule.limits.items()):
         floor = -math.inf if budgets is None else budgets.floors[row]

@@ -1,4 +1,4 @@
-"""Advice for budgets that no genotype meets: the smallest changes of width, depth and stem, of the fewest keys, with which one does."""
+"""Advice for budgets that no genotype meets: the smallest changes of width, depth and stem that make them feasible."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.errors import InputError, plural
 
 NARROWEST = 2
-"""Fewest channels of a skeleton."""
+"""Smallest number of channels of a skeleton."""
 
 STEMS = ("cifar", "imagenet")
 STEM_CHANGE = 1.0
-"""Size of a change of the stem, in halvings of the width or the depth."""
+"""Size of a change of the stem, counted in halvings of the width or the depth."""
 
 Fits = Callable[[Skeleton], bool]
 
 
 def remedy(skeleton: Skeleton, space: SearchSpace, fits: Fits) -> str:
-    """Return what to do if no genotype of a space meets the budgets at a skeleton; `fits` decides whether one does at another.
+    """Return advice if no genotype of a space meets the budgets at a skeleton; `fits` tells whether one does at another skeleton.
 
-    Fewest keys first: offers every change of the width, depth or stem that suffices alone, as small as possible, even if a
-    combination would be a smaller change. Only if none does, offers the smallest change (`_change`) of all widths, depths
-    and stems together.
+    The advice lists the smallest change of the width alone, of the depth alone and of the stem alone that suffices, even if
+    a combination would be a smaller change. If no single change suffices, the advice is the smallest combined change (`_change`).
     """
 
     def fitting(smaller: Skeleton) -> bool:
@@ -56,10 +55,10 @@ def remedy(skeleton: Skeleton, space: SearchSpace, fits: Fits) -> str:
 
 
 def _smallest_change(skeleton: Skeleton, space: SearchSpace, fits: Fits) -> Skeleton | None:
-    """Return the fitting skeleton of the smallest change, of all widths, depths and stems; None if none fits.
+    """Return the skeleton with the smallest change of width, depth and stem that fits; None if no skeleton fits.
 
-    Each stem and depth requires prices and an integer program. Most require them once, for the narrowest width that
-    would be a smaller change than the best so far.
+    Every check computes prices and solves an integer program. Most stems and depths need a single check, at the narrowest
+    width that would be a smaller change than the best so far.
     """
     best, least = None, math.inf
     for stem in STEMS:
@@ -82,12 +81,12 @@ def _change(skeleton: Skeleton, smaller: Skeleton) -> float:
 
 
 def _largest(fits: Fits, skeleton: Skeleton, key: str, low: int, high: int) -> int | None:
-    """Return the largest value from `low` to `high` of a key of a skeleton, channels or layers, that fits; None if `low` does not."""
+    """Return the largest value from `low` to `high` of `key`, channels or layers, that fits; None if `low` does not."""
     return largest(lambda value: fits(replace(skeleton, **{key: value})), low, high)  # type: ignore[arg-type]
 
 
 def largest(fits: Callable[[int], bool], low: int, high: int) -> int | None:
-    """Return the largest number from `low` to `high` that fits, or None if `low` does not; if a number fits, so must all below."""
+    """Return the largest number from `low` to `high` that fits, or None if `low` does not. All numbers below a fitting one must fit."""
     if high < low or not fits(low):
         return None
     step = low

@@ -24,7 +24,7 @@ MOST_HEADER_BYTES = 10**7
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> None:
-    """Write a state of plain types and tensors, and keep the file it replaces as `<path>.previous`. Raises StorageError."""
+    """Write a state of plain types and tensors, and keep the replaced file as `<path>.previous`. Raises StorageError."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     payload = buffer.getvalue()

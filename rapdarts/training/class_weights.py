@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 def class_weights(kind: str, labels: Tensor, classes: int) -> Tensor | None:
     """Return the weight of each class (classes,) float32 for training labels (n,); None for `none`.
 
-    `balanced` is n / (classes x n_c), as in King and Zeng (2001): every class has the same total weight, and the mean over
-    images is 1.
+    With `balanced`, the weight of class c is n / (classes x n_c), as in King and Zeng (2001). Every class then has the same
+    total weight, and the mean over images is 1.
     """
     if kind == "none":
         return None

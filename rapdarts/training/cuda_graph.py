@@ -12,10 +12,10 @@ from torch import Tensor
 Facts = TypeVar("Facts")
 
 EAGER = 3
-"""Number of eager calls before a step is captured, in which optimisers create their state and libraries choose their kernels."""
+"""Number of eager calls before the capture of a step, during which optimisers create their state and libraries choose kernels."""
 
 WAITED = "called a synchronizing CUDA operation"
-"""Beginning of the warning that torch's synchronisation debug mode gives if an operation synchronises with the device."""
+"""Beginning of the warning that torch's synchronisation debug mode raises if an operation synchronises with the device."""
 
 
 class GraphedStep:
@@ -72,7 +72,7 @@ class GraphedStep:
         return facts
 
     def _eager_and_watched(self, tensors: list[Tensor], settings: tuple[Any, ...]) -> tuple[Any, bool]:
-        """Call the step like `_on_side_stream`, and also return whether it waited for the device; if it did, torch only warns."""
+        """Call the step like `_on_side_stream`, and also return whether it waited for the device, which torch reports as a warning."""
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", WAITED)

@@ -46,7 +46,7 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Return whether this is the process that writes files and messages."""
+        """True for the process that writes files and messages."""
         return self.rank == 0
 
     def all_reduce(self, tensors: Sequence[Tensor | None]) -> None:
@@ -168,7 +168,7 @@ class ProcessGroup:
     def _is_connected(self, rank: int) -> bool:
         """Return whether the connection to a process is intact."""
         try:
-            dist.irecv(torch.zeros(1), rank, group=self.control)  # nothing is ever sent, and nothing waits for it
+            dist.irecv(torch.zeros(1), rank, group=self.control)  # nothing is ever sent, and no code waits for it
             return True
         except RuntimeError:
             return False
@@ -195,7 +195,7 @@ def joined(device: str) -> Iterator[ProcessGroup]:
         return
     if device.startswith("cuda:"):
         raise InputError(
-            f"device={device} is one GPU, but there are {size} processes; use device=cuda to give each its own."
+            f"device={device} is one GPU, but there are {size} processes; use device=cuda to give each process its own GPU."
         )
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     gpu = device in ("auto", "cuda") and torch.cuda.is_available()
@@ -206,7 +206,7 @@ def joined(device: str) -> Iterator[ProcessGroup]:
                 " process per GPU, or add device=cpu."
             )
         torch.cuda.set_device(local)
-        # If a GPU waits for a lost process, torch ends this process after TIMEOUT plus four times this wait for its dumps.
+        # If a GPU waits for a lost process, torch ends this process after TIMEOUT plus four times this time for debug dumps.
         os.environ.setdefault("TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC", "1000")
     try:
         dist.init_process_group("nccl" if gpu else "gloo", timeout=TIMEOUT)
@@ -220,7 +220,7 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     try:
         yield ProcessGroup(rank, size, control, patient)
     except RapdartsError as error:
-        # Errors that all processes raise are marked by of_all; any other may be raised in this process only.
+        # Errors that all processes raise are marked by of_all; other errors may be raised in this process only.
         if error.whose == "machine":
             error.whose = "process"
         raise

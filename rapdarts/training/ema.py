@@ -24,7 +24,7 @@ class EMA(nn.Module):
         self.register_buffer("updates", torch.zeros((), device=next(network.parameters()).device))
         both = self.network, network
         self.weights: list[list[Tensor]] = [[*one.parameters()] for one in both]
-        # Statistics and counters are kept apart: _foreach_copy_ copies many tensors at once only if all have the same dtype.
+        # Statistics and counters are separate, because _foreach_copy_ copies tensors at once only if all have the same dtype.
         self.statistics = [[buffer for buffer in one.buffers() if buffer.is_floating_point()] for one in both]
         self.counters = [[buffer for buffer in one.buffers() if not buffer.is_floating_point()] for one in both]
 

@@ -1,4 +1,4 @@
-"""The folder of a run: created or reopened, locked, and given a record of the configuration and the environment."""
+"""The folder of a run: create or reopen it, lock it, and record the configuration and the environment in it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Memory that a step needs, determined without allocating it: the step runs on torch's meta device.
+"""Memory that a step needs, determined without allocating it, by running the step on torch's meta device.
 
-On this device, operations compute shapes and allocate nothing. Tensors are counted from their creation to their release,
-for all batch sizes at once: the batch is so large that dividing a tensor's bytes by it gives the bytes per image as the
-quotient, and the bytes that do not depend on the batch as the remainder.
+On this device, operations compute shapes and allocate nothing. Tensors are counted from their creation to their release. A
+single run is enough for all batch sizes, because its batch is very large: dividing a tensor's bytes by the batch gives the bytes
+per image as the quotient, and the bytes that do not depend on the batch as the remainder.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 META = torch.device("meta")
 
 BATCH = 2**32
-"""Images in a batch on the meta device: more than the bytes of any tensor whose size does not depend on the batch."""
+"""Number of images in a batch on the meta device, above the bytes of any tensor whose size does not depend on the batch."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Live bytes at the moments of a step that can be its peak, each as (bytes independent of the batch, bytes per image)."""
+    """Live bytes at the possible peaks of a step, each as (bytes independent of the batch, bytes per image)."""
 
     moments: tuple[tuple[int, int], ...]
 
@@ -59,7 +59,7 @@ def footprint(step: Callable[[], object], resident: Iterable[Tensor] = ()) -> Fo
 
 
 class Alive(TorchDispatchMode):
-    """Counter of live storages, each from the operation that allocates it until the last tensor that uses it is released."""
+    """Mode that counts live storages, from their allocation until the last tensor that uses them is released."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

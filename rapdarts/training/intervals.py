@@ -1,7 +1,8 @@
 """95 % confidence intervals of accuracies: over test images, over a few trainings, and of the difference between two networks,
 with McNemar's test of that difference.
 
-The standard error of an accuracy is 0 if every image is right, and two standard errors are too narrow for three trainings.
+Two standard errors would be too narrow an interval: the standard error of an accuracy is 0 if every image is classified correctly,
+and an interval over three trainings must be wider.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def mean_interval(accuracies: Sequence[float]) -> Interval:
 def accuracy_interval(accuracies: Sequence[float], n: int) -> Interval:
     """Return the interval of the mean accuracy of one or several trainings on the same `n` images.
 
-    It is Wilson's over the images; several trainings add Student's over trainings in quadrature. This is slightly too
-    wide, because both include part of the variation between trainings.
+    The result is Wilson's interval over the images. With several trainings, Student's interval over trainings is added in
+    quadrature. The sum is slightly too wide, because both intervals include part of the variation between trainings.
     """
     mean, seeds = float(np.mean(accuracies)), student(accuracies)
     low, high = wilson(mean, n)
@@ -72,9 +73,10 @@ def paired_interval(differences: np.ndarray) -> Interval:
     """Return the interval of the mean difference between two networks on the same images, `differences` (seeds, images).
 
     Two images are added, one that only the first network classifies correctly and one that only the second does (Bonett
-    and Price 2012): without them, the interval would be too narrow if few images differ. It then agrees with McNemar's exact
-    test more often than the score interval (Tango 1998) or Newcombe's (1998, method 10), and is narrower at the same
-    coverage; docs/decisions.md has the figures. Several seeds add Student's over seeds in quadrature.
+    and Price 2012). Without them, the interval would be too narrow if the networks differ on few images. With them, it agrees
+    with McNemar's exact test more often than the score interval (Tango 1998) or Newcombe's (1998, method 10), and is narrower
+    at the same coverage; docs/decisions.md has the figures. With several seeds, Student's interval over seeds is
+    added in quadrature.
     """
     each = np.append(differences.mean(0), [1.0, -1.0])
     over_images = NORMAL * float(each.std()) / math.sqrt(len(each))
@@ -86,7 +88,7 @@ def mcnemar(first_only: int, second_only: int) -> float:
     """Return the two-sided p-value of McNemar's exact test (McNemar 1947) that two networks are equally good.
 
     The arguments are the numbers of images that only one of them classifies correctly. If the networks are equally good,
-    each of these images is equally likely to be of either kind. Raises ValueError for a negative number.
+    each is equally likely to be the correct one on these images. Raises ValueError for a negative number.
     """
     from scipy.special import bdtr
 
@@ -98,7 +100,7 @@ def mcnemar(first_only: int, second_only: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two networks on the same `n` images.
+    """Comparison of two networks on the same `n` images.
 
     `difference` is the accuracy of the first minus that of the second, with its 95 % interval (`paired_interval`), and `p`
     the p-value of McNemar's exact test. `first_only` and `second_only` are the numbers of images that only one of them

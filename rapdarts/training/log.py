@@ -30,7 +30,7 @@ class Log:
 
     @property
     def bytes(self) -> int:
-        """Length of the file so far, stored in checkpoints so that a resumed run repeats no record."""
+        """Current length of the file in bytes, stored in checkpoints so that a resumed run does not repeat records."""
         return self.file.tell()
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Log:
 
 
 class _Board:
-    """TensorBoard's writer; its first error is reported, and TensorBoard is not used after that."""
+    """A TensorBoard writer that reports its first error and is not used afterwards."""
 
     def __init__(self, folder: Path | None, start: int) -> None:
         self.broken = folder is None
@@ -99,9 +99,9 @@ class _Board:
 
 
 class Screen:
-    """Progress on stderr: a line per epoch, and on a terminal also a bar with the time left; nothing if `silent`.
+    """Progress on stderr: a line per epoch and, on a terminal, a bar with the time left. Prints nothing if `silent`.
 
-    `whole` returns the time left of a larger piece of work, in seconds, which is shown too.
+    `whole` returns the time left, in seconds, of the larger task that includes this run; it is also shown.
     """
 
     def __init__(self, silent: bool = False, whole: Callable[[], float] | None = None) -> None:
@@ -120,7 +120,7 @@ class Screen:
         self.what, self.began, self.first, self.total = "", 0.0, 0, 0
 
     def start(self, what: str, done: int, total: int) -> None:
-        """Start showing the progress of `what`, in which `done` of `total` steps are finished."""
+        """Start to show the progress of `what`, with `done` of `total` steps finished."""
         self.what, self.began, self.first, self.total = what, time.monotonic(), done, total
         with self._quietly():
             self.bar.start()
@@ -131,7 +131,7 @@ class Screen:
             self.bar.advance(self.task)
 
     def epoch(self, line: str, done: int) -> None:
-        """Print a line about an epoch, and the estimated time left."""
+        """Print a line about an epoch with the estimated time left."""
         pace = (time.monotonic() - self.began) / max(1, done - self.first)
         left = pace * (self.total - done)
         rest = (

@@ -1,4 +1,4 @@
-"""Memory of a device that is still available to this process."""
+"""Device memory that is still available to this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 UNKNOWN = (OSError, ValueError, KeyError)
-"""Errors raised for a file that is missing, contains a word such as `max` instead of a number, or lacks the line that is read."""
+"""Errors raised for a file that is missing, contains a word such as `max` instead of a number, or lacks the expected line."""
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -24,8 +24,8 @@ def free_bytes(device: torch.device) -> int | None:
 def free_on_host(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Return the free bytes of main memory; None if unknown.
 
-    This is the minimum of the machine's available memory and of what the control groups and the address space limit of the
-    process still allow.
+    The result is the smallest of the machine's available memory, the unused memory of the process's control groups, and the unused
+    address space below its limit.
     """
     found = []
     with suppress(*UNKNOWN):
@@ -45,7 +45,7 @@ def free_on_host(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup
 def _memory_groups(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str, str]]:
     """Yield the control groups of the process, innermost first (cgroups(7)).
 
-    Each is given as its folder, the names of its limit and usage files, and the key of the inactive cache in its memory.stat.
+    Each item has the folder of the group, the names of its limit and usage files, and the key of the inactive cache in memory.stat.
     """
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()

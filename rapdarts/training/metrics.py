@@ -16,13 +16,13 @@ from rapdarts.training.intervals import Interval, mean_of_shares, percent, wilso
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Number of images classified correctly, of `n`, and the mean cross-entropy in nats."""
+    """Number of correctly classified images out of `n`, and the mean cross-entropy in nats."""
 
     correct: int
     n: int
     loss: float
     balanced: tuple[float, float, float, float] | None = None
-    """Mean recall over the classes, its standard error and the limits of its 95 % interval, if the classes differ in size."""
+    """Mean recall over the classes, its standard error and the limits of its 95 % interval, if the sizes of the classes differ."""
 
     @property
     def accuracy(self) -> float:
@@ -36,7 +36,7 @@ class Evaluation:
 
     @property
     def interval(self) -> Interval:
-        """Limits of the 95 % interval of `accuracy`, as its variation between test sets of this size."""
+        """Limits of the 95 % interval of `accuracy`, for its variation between test sets of this size."""
         return wilson(self.accuracy, self.n)
 
     @property
@@ -58,7 +58,7 @@ class Evaluation:
 
 
 UNEQUAL = 1.5
-"""Smallest ratio of the largest to the smallest class at which the balanced accuracy is also reported."""
+"""Smallest ratio of the sizes of the largest and smallest class for which the balanced accuracy is also reported."""
 
 
 @torch.no_grad()
@@ -97,8 +97,8 @@ def evaluate_logits(logits: Tensor, labels: Tensor) -> Evaluation:
 def balanced_accuracy(correct: Tensor, labels: Tensor) -> tuple[float, float, float, float] | None:
     """Return the mean recall over the classes, its standard error and 95 % interval; None if the classes differ little in size.
 
-    `correct` (n,) says which images with labels (n,) were classified correctly. Error and interval are those of independent
-    binomial recalls.
+    `correct` (n,) is True for each correctly classified image, and `labels` are (n,). The error and the interval assume
+    independent binomial recalls.
     """
     classes, sizes = labels.unique(return_counts=True)
     recall = torch.bincount(labels, correct.double())[classes] / sizes
@@ -119,7 +119,7 @@ def confusion(logits: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Difference between confidence and accuracy: for each bin of confidence, its number of images, mean confidence and accuracy.
+    """Calibration of a network: the number of images, the mean confidence and the accuracy in each bin of confidence.
 
     `error` is the expected calibration error (Guo et al. 2017, Eq. 3): sum over bins of n_bin / n * |accuracy - confidence|.
     """
@@ -146,7 +146,7 @@ def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
 
 
 FEW = 5
-"""Number k of classes for the top-k accuracy, which is reported if there are more classes than this."""
+"""The k of the top-k accuracy, which is reported if there are more than k classes."""
 
 
 def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def to_device(network: Network, device: torch.device) -> Network:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Save nothing for the gradients of the network's weights in the body of the `with` statement."""
+    """Freeze the weights of a network in the body of the `with` statement, so that nothing is saved for their gradients."""
     trainable = [weight for weight in network.parameters() if weight.requires_grad]
     try:
         for weight in trainable:
@@ -51,7 +51,7 @@ def sgd_for(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate in a tensor on the device, which a replayed CUDA graph reads every time."""
+    """Set the learning rate in a tensor on the device, which a CUDA graph reads at every replay."""
     for group in optimizer.param_groups:
         weight = group["params"][0]
         if not isinstance(group["lr"], Tensor) or group["lr"].device != weight.device:

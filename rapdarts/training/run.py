@@ -88,11 +88,11 @@ class Run:
         stream: tuple[int, int] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[int]:
-        """Yield the remaining epochs of one stage, until there is none or `stopped` returns True; call `batches` in each.
+        """Yield the remaining epochs of a stage until none is left or `stopped` returns True; call `batches` in each epoch.
 
         Restores `objects` from a checkpoint that was written in this stage. A stage that is already finished yields no
-        epoch, and restores only the objects named in `carries`, which later stages need. The random numbers of a step are
-        drawn from `stream`, a seed and a stage number; the default is the run's seed and the number of stages before this one.
+        epoch, and restores only the objects named in `carries`, which later stages need. The random numbers of a step
+        depend on `stream`, a seed and a stage number; the default is the run's seed and the number of stages before this one.
         """
         self.objects, self.stream = objects, stream or (self.seed, self.stage)
         if self._resumed and self.stage < self._resumed["stage"]:
@@ -141,10 +141,9 @@ class Run:
         return facts
 
     def keep(self, what: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the result of `work`, as `remember` does, and save it at once; signals are answered after it.
+        """Return the result of `work` like `remember`, save it at once, and then respond to signals.
 
-        `what` names the work, which has a run folder of its own, so it is neither a stage of this run's training nor lost if it is
-        stopped.
+        `what` names the work in messages. The work has its own run folder, from which it resumes if it is stopped.
         """
         self.what = what
         facts = self.remember(work)
@@ -283,7 +282,7 @@ def _readable(value: float) -> str:
 
 
 def _copy(state: dict[str, Any]) -> dict[str, Any]:
-    """Copy a state, so that later steps do not change it."""
+    """Copy a state so that later steps do not change it."""
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 

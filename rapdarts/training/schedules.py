@@ -1,4 +1,4 @@
-"""Schedules as functions of the epoch, without any state to save or restore."""
+"""Schedules as functions of the epoch, without state to save or restore."""
 
 from __future__ import annotations
 

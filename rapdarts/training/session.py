@@ -1,4 +1,4 @@
-"""Opening a run: its folder is locked, signals stop the run, and status.json records how the run ended."""
+"""Opening a run: lock its folder, respond to signals, and record in status.json how the run ended."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def open_run(
     Progress is shown on `screen` (default: stderr), beginning with the lines `about` the data.
 
     `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); resuming with different
-    fingerprints is rejected. Only the first of several processes opens the folder; all start from the state that it reads
-    there. Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder is changed.
+    fingerprints is rejected. Only the first of several processes opens the folder; all processes start from the state
+    that it reads. Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder is changed.
     """
     origin = {"command": verb, **inputs}
     process_group.check_same(
@@ -69,7 +69,7 @@ def open_run(
 
 @contextmanager
 def _signals(run: Run) -> Iterator[None]:
-    """Make signals ask the run to save and stop; a second Ctrl-C stops it at once."""
+    """Handle signals by asking the run to save and stop; a second Ctrl-C stops it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

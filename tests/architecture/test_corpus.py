@@ -136,7 +136,7 @@ REFUSED = {
     ),
     "no reduction cell": (
         f"Genotype(normal={PARTS['normal']}, normal_concat=range(2, 6), reduce=None, reduce_concat=[2, 3, 4, 5], connects=None)",
-        "the field reduce is None; a genotype has normal, normal_concat, reduce, reduce_concat",
+        "the field reduce is None; a genotype needs normal, normal_concat, reduce, reduce_concat",
     ),
     "no outputs": (f"{{'normal': {PARTS['normal']}, 'reduce': {PARTS['reduce']}}}", "the field normal_concat is missing"),
     "outputs as a name": (
@@ -145,15 +145,15 @@ REFUSED = {
     ),
     "an unknown field": (
         call(G).replace("reduce_concat", "layers=8, reduce_concat"),
-        "has the field 'layers'; choose from normal, normal_concat, reduce, reduce_concat; remove any field that does not describe",
+        "has the unknown field 'layers'; choose from normal, normal_concat, reduce, reduce_concat; remove any field that does not describe",
     ),
     "an odd number of pairs": (
         call(G).replace("('sep_conv_3x3', 0), ", "", 1),
-        "normal has 7 pairs; a flat list has two for every node, up to the last in concat, 5; put the pairs of each node in a list",
+        "normal has 7 pairs, but a flat list needs two for each node up to 5, the last in concat; put the pairs of each node in a list",
     ),
     "three pairs for each node": (
         call(G).replace(str(G.flat("normal")), str([edge for node in G.nodes("normal") for edge in (*node, node[0])])),
-        "normal has 12 pairs; a flat list has two for every node, up to the last in concat, 5; put the pairs of each node in a list",
+        "normal has 12 pairs, but a flat list needs two for each node up to 5, the last in concat; put the pairs of each node in a list",
     ),
     "an edge to itself": (
         FORMS["node_first"](G).replace("('skip_connect', 3, 0)", "('skip_connect', 3, 3)"),
@@ -161,7 +161,7 @@ REFUSED = {
     ),
     "a compact tuple with an unknown primitive": (
         FORMS["compact"](G).replace("(1, 6)", "(1, 7)"),
-        "normal has the pair (1, 7); its second number must be 0 to 6, for max_pool_3x3, avg_pool_3x3, ",
+        "normal has the pair (1, 7); its second number must be from 0 to 6, for max_pool_3x3, avg_pool_3x3, ",
     ),
     "a configuration without an edge": (
         re.sub(r"'[^']*:edge_normal_1': '[^']*', ", "", FORMS["config_object"](G)),
@@ -173,20 +173,20 @@ REFUSED = {
     ),
     "many": (
         file_of_many(),
-        "holds 9 genotypes: LIGHT (line 8), HEAVY (line 9), OURS (line 10), LATER (line 12), Zoo.first (line 14), table.a (line 15), "
+        "contains 9 genotypes: LIGHT (line 8), HEAVY (line 9), OURS (line 10), LATER (line 12), Zoo.first (line 14), table.a (line 15), "
         "table.b (line 15), OURS_V2 (line 18), OTHERS (line 18); select one of them, as in FILE:LIGHT.",
     ),
     "two on a page": (
         f"The first: {call(G)}\n\nThe second is\n{call(REPEATED)} (better)",
-        "holds 2 genotypes: first (line 1), line 4; select one of them, as in FILE:first.",
+        "contains 2 genotypes: first (line 1), line 4; select one of them, as in FILE:first.",
     ),
     "one name in two branches": (
         f"if small:\n    CELL = {call(G)}\nelse:\n    CELL = {call(REPEATED)}\n",
-        "holds 2 genotypes: CELL (line 2), CELL (line 4); select one of them, as in FILE:2.",
+        "contains 2 genotypes: CELL (line 2), CELL (line 4); select one of them, as in FILE:2.",
     ),
     "a page whose last genotype was cut off": (
         f"The first:\n\n    OURS = {call(G)}\n\nand then\n\n    THEIRS = {call(G)[:-20]}\n",
-        ", line 7: Genotype( was never closed; select another genotype, as in FILE:OURS.",
+        ", line 7: Genotype( is not closed; select another genotype, as in FILE:OURS.",
     ),
     "a log with one genotype for each cap": (
         f"{STAMP} Restricting skipconnect...\n{STAMP} Number of skip-connect: 3\n{STAMP} {call(G)}\n"
@@ -195,22 +195,22 @@ REFUSED = {
     ),
     "a log that was cut off": (
         log(G)[: log(G).rindex("reduce=")],
-        "line 8 of the log: Genotype( was never closed; select another by its line, as in FILE:3.",
+        "line 8 of the log: Genotype( is not closed; select another by its line, as in FILE:3.",
     ),
     "a console that was cut off": (
         console(G)[: console(G).rindex("reduce=")],
-        "line 4 of the log: Genotype( was never closed; select another by its line, as in FILE:2.",
+        "line 4 of the log: Genotype( is not closed; select another by its line, as in FILE:2.",
     ),
-    "arrays": ("[[0.1, 0.2], [0.3, 0.4]]", "holds no genotype; supported formats are rapdarts JSON, Genotype(...) of the DARTS family"),
-    "alphas": ('{"format": "rapdarts-alphas", "version": 1, "cells": {}}', "holds no genotype, but rapdarts-alphas; supported formats are"),
+    "arrays": ("[[0.1, 0.2], [0.3, 0.4]]", "contains no genotype; supported formats are rapdarts JSON, Genotype(...) of the DARTS family"),
+    "alphas": ('{"format": "rapdarts-alphas", "version": 1, "cells": {}}', "contains no genotype (its format is rapdarts-alphas); "),
     "another program's alphas": (
         json.dumps({"normal": [[0.1] * 8] * 14, "reduce": [[0.1] * 8] * 14}),
         "the field normal_concat is missing",
     ),
-    "a program": ("import torch\n\n\ndef main():\n    print(torch.ones(3))\n", "holds no genotype; supported formats are"),
+    "a program": ("import torch\n\n\ndef main():\n    print(torch.ones(3))\n", "contains no genotype; supported formats are"),
     "a genotype and a branch that assigns its name": (
         f"CELL = {call(G)}\nif late:\n    CELL = {call(REPEATED)}\n",
-        "holds 2 genotypes: CELL (line 1), CELL (line 3); select one of them, as in FILE:1.",
+        "contains 2 genotypes: CELL (line 1), CELL (line 3); select one of them, as in FILE:1.",
     ),
     "one genotype that is changed": (
         f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\n",
@@ -226,17 +226,17 @@ REFUSED = {
     ),
     "a page with one name for two": (
         f"## One\n\nThe best:\ngenotype = {call(G)}\n## Two\n\ngenotype = {call(LIGHT)}\n",
-        "holds 2 genotypes: genotype (line 4), genotype (line 7); select one of them, as in FILE:4.",
+        "contains 2 genotypes: genotype (line 4), genotype (line 7); select one of them, as in FILE:4.",
     ),
     "a text in Python 2 that assigns a name twice": (
         f"CELL = {call(G)}\nprint 'x'\nCELL = {call(LIGHT)}\n",
-        "holds 2 genotypes: CELL (line 1), CELL (line 3); select one of them, as in FILE:1.",
+        "contains 2 genotypes: CELL (line 1), CELL (line 3); select one of them, as in FILE:1.",
     ),
     "a changed genotype in a notebook": (
         notebook(f"CELL = {call(G)}\n", "CELL.normal[0] = ('none', 0)\n"),
         "found \"CELL.normal[0] = ('none', 0)\"; line 3 may change this value; print the genotype and pass the output, or select another.",
     ),
-    "a notebook without a genotype": (notebook("import torch\n"), "holds no genotype; supported formats are"),
+    "a notebook without a genotype": (notebook("import torch\n"), "contains no genotype; supported formats are"),
     "a set of edges": (
         call(G).replace(str(G.flat("reduce")), "{('skip_connect', 0), ('skip_connect', 1)}"),
         "found \"{('skip_connect', 0), ('skip_connect', 1)}\"; only lists of pairs",
@@ -247,22 +247,22 @@ REFUSED = {
     ),
     "records with one label": (
         records(G, LIGHT, name=["best", "best"]),
-        "holds 2 genotypes: genotype (line 1), genotype (line 2); select one of them, as in FILE:1.",
+        "contains 2 genotypes: genotype (line 1), genotype (line 2); select one of them, as in FILE:1.",
     ),
     "records of one epoch": (
         records(G, LIGHT, epoch=[600, 600]),
-        "holds 2 genotypes: genotype (line 1), genotype (line 2); select one of them, as in FILE:1.",
+        "contains 2 genotypes: genotype (line 1), genotype (line 2); select one of them, as in FILE:1.",
     ),
     "long records with one label": (
         "".join(json.dumps({"genotype": call(one), "notes": "a" * 600_000}) + "\n" for one in (G, LIGHT)),
-        "holds 2 genotypes: genotype (line 1), genotype (line 2); select one of them, as in FILE:1.",
+        "contains 2 genotypes: genotype (line 1), genotype (line 2); select one of them, as in FILE:1.",
     ),
     "a list of records": (
         json.dumps([json.loads(line) for line in records(G, LIGHT, name=["best", "best"]).splitlines()]),
-        "holds 2 genotypes: 0.genotype, 1.genotype; select one of them, as in FILE:0.genotype.",
+        "contains 2 genotypes: 0.genotype, 1.genotype; select one of them, as in FILE:0.genotype.",
     ),
-    "one dotted name": (TWICE, "holds 2 genotypes: a.b#1, a.b#2; select one of them, as in FILE:a.b#1."),
-    "prose": ("# A page\n\nWe write `Genotype(...)` for a cell.\n", "holds no genotype: line 3: found '...'; "),
+    "one dotted name": (TWICE, "contains 2 genotypes: a.b#1, a.b#2; select one of them, as in FILE:a.b#1."),
+    "prose": ("# A page\n\nWe write `Genotype(...)` for a cell.\n", "contains no genotype: line 3: found '...'; "),
 }  # fmt: skip
 
 

@@ -202,7 +202,7 @@ def test_the_last_epoch_of_a_log_is_used(stamp: str, tmp_path: Path, capsys: pyt
     assert main(["cost", str(path), "rows=none"]) == 0
     assert capsys.readouterr().out.startswith(f"{path} (line 10, the last of 3 genotypes): 20 cells x 36 channels, ")
     assert genotype_at(found, None, CountConfig()).remarks(RetrainConfig())[:2] == [
-        "the genotype is that of line 10, the last of 3 genotypes",
+        "using the genotype on line 10, the last of 3 genotypes",
         "building 20 cells x 36 channels with the cifar stem; to change the skeleton, set skeleton.KEY=...",
     ]
     one = log_of([PDARTS], stamp=stamp).splitlines()[3]
@@ -266,7 +266,7 @@ WRONG = {
         "the normal cell has the nodes [2, 4, 5]; NNI numbers them from 2 without gaps"),
     "NNI without a cell": (json.dumps({key: value for key, value in nni(DARTS_V2, False).items() if key[0] != "r"}),
         "the reduce cell has the nodes []"),
-    "NNI with an unknown key": (newer(normal__operator_2_0="none"), "found the key 'normal/operator_2_0' among NNI's keys"),
+    "NNI with an unknown key": (newer(normal__operator_2_0="none"), "the key 'normal/operator_2_0' is not one of NNI's"),
     "NNI with two inputs": (newer(normal__input_2_0=[0, 1]), "the input [0, 1] is not a whole number"),
     "NNI with a string as input": (newer(normal__input_2_0="0"), "the input '0' is not a whole number"),
     "NNI with a cycle": (newer(normal__input_2_0=3), "the input 3 is a later node"),
@@ -280,19 +280,19 @@ WRONG = {
     "NNI's switch is not a list": (older(normal_n2_switch="normal_n2_p0"), "normal_n2_switch must be a list"),
     "NNI's switch is empty": (older(normal_n2_switch=[]),
         "node 2 of normal has 0 edges, but others have 2; in NNI all nodes have the same number of edges"),
-    "NNI without an edge": (newer(normal__op_3_1=None, normal__input_3_1=None), "node 3 of normal has 1 edges, but others have 2"),
-    "both NNI formats": (json.dumps({**nni(PDARTS, False), **older_nni(PDARTS, False)}), "among NNI's keys, which look like normal_n2_p0"),
+    "NNI without an edge": (newer(normal__op_3_1=None, normal__input_3_1=None), "node 3 of normal has 1 edge, but others have 2"),
+    "both NNI formats": (json.dumps({**nni(PDARTS, False), **older_nni(PDARTS, False)}), "is not one of NNI's, such as normal_n2_p0"),
     "a key twice": ("{'normal/op_2_0': 'a', 'normal/op_2_0': 'b'}", "every key of a dictionary must be a name or a number and occur once"),
-    "a number as key": ("x = {2: 'a'}", "file.json holds no genotype; supported formats are"),
+    "a number as key": ("x = {2: 'a'}", "file.json contains no genotype; supported formats are"),
     "an unpacked dictionary": ("x = {**{'normal/op_2_0': 'a'}}", "every key of a dictionary must be a name"),
     "a call": (repr(nni(DARTS_V2, False)).replace("'sep_conv_3x3'", "__import__('os').system('touch hacked')", 1),
         "cell normal, node 0, edge 0: the primitive must be a name, not __import__('os').system('touch hacked')"),
-    "another dictionary": ("{'normal': 'a'}", "file.json holds no genotype; supported formats are"),
+    "another dictionary": ("{'normal': 'a'}", "file.json contains no genotype; supported formats are"),
     "other JSON": ('{"normal": "a"}', "supported formats are rapdarts JSON, Genotype(...)"),
     "another call": ("CNAS = Genotype.from_arch(normal_arch=[])", "supported formats are rapdarts JSON"),
     "a hostile log": (f"{STAMP}Genotype(normal=__import__('os').system('touch hacked'))", "the field normal_concat is missing"),
     "a hostile pair in a log": (STAMP + PDARTS.to_darts().replace("'skip_connect'", "open('hacked', 'w')", 1), "found"),
-    "a truncated log": (STAMP + PDARTS.to_darts()[:-4], "was never closed"),
+    "a truncated log": (STAMP + PDARTS.to_darts()[:-4], "Genotype( is not closed"),
 }  # fmt: skip
 
 

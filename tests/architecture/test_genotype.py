@@ -54,11 +54,11 @@ def swapped(primitive: str, source: int = 0, space: SearchSpace = SPACE) -> Geno
         (swapped("\u0455kip"), "(with U+0455 CYRILLIC SMALL LETTER DZE); the nearest is skip"),
         (swapped("none"), "an edge cannot be none in the space fake; use one of pool, skip, conv"),
         (swapped("conv", 1), "node 2, edge 1: input 1 is used twice"),
-        (same(Cell(2, ((("conv", 0),),), (2,))), "has 1 nodes; the space fake has 3"),
-        (same(Cell(1, ((("conv", 0),),) * 3, (1,))), "has 1 inputs; the space fake has 2"),
+        (same(Cell(2, ((("conv", 0),),), (2,))), "has 1 node; the space fake has 3"),
+        (same(Cell(1, ((("conv", 0),),) * 3, (1,))), "has 1 input; the space fake has 2"),
         (
             same(Cell(2, ((("conv", 0), ("conv", 1), ("skip", 0)),) * 3, (2,))),
-            "node 0 has 3 edges; in the space fake it has at most 2",
+            "node 0 has 3 edges; in the space fake it must have at most 2",
         ),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_node_may_have_fewer_edges_than_a_search_keeps() -> None:
             one_hot(SPACE, genotype)
         assert str(caught.value) == words
     bars = Genotype("nasbench201", {"normal": Cell(1, ((("none", 0),), (), (("none", 0),)), (3,))})
-    with pytest.raises(InputError, match="cell normal, node 1 has 0 edges; in the space nasbench201 it has 2"):
+    with pytest.raises(InputError, match="cell normal, node 1 has 0 edges; in the space nasbench201 it must have 2"):
         validate(bars, BENCH, "file")
 
 
@@ -176,9 +176,9 @@ def test_none_is_a_missing_edge_unless_the_space_derives_it() -> None:
     for bad, words in (
         (
             nodes,
-            "file: cell normal, node 2 has only edges none, so its output is zero; remove the node from concat and from the ",
+            "file: cell normal, node 2 has only none edges, so its output is zero; remove the node from concat and from the ",
         ),
-        ([nodes[2], nodes[1]], "file: cell normal, node 0 has only edges none, so its output is zero; "),
+        ([nodes[2], nodes[1]], "file: cell normal, node 0 has only none edges, so its output is zero; "),
     ):
         with pytest.raises(InputError) as refusal:
             built_of(bad, concat=(3,) if bad is not nodes else (2, 4))
@@ -235,6 +235,6 @@ def test_random_genotypes_use_only_open_candidates() -> None:
 def test_a_space_with_repeated_inputs_cannot_keep_more_edges_than_inputs() -> None:
     """A node that uses an input twice cannot be distinguished from a mixture of two primitives, so no search could derive it."""
     with pytest.raises(
-        InputError, match="keeps 2 edges per node, but its first node has only 1 to choose from; keep fewer"
+        InputError, match="keeps 2 edges per node, but its first node has only 1 to choose from; reduce keep"
     ):
         fake("conv", nodes=2, inputs=1, repeat_inputs=True)

@@ -248,7 +248,7 @@ def test_a_closed_pipe_is_not_a_failure() -> None:
 
 def test_a_full_disk_on_stdout_is_reported_in_one_line() -> None:
     found = shell("rapdarts --help > /dev/full")
-    words = "rapdarts: error: standard output cannot be written: No space left on device.\n"
+    words = "rapdarts: error: cannot write to standard output: No space left on device.\n"
     assert (found.returncode, found.stderr) == (6, words)
 
 
@@ -422,7 +422,7 @@ def test_derive_with_another_rule_and_skeleton(
     assert words.endswith("written to other.json\n")
     assert json.loads((elsewhere / "other.json").read_text())["skeleton"]["layers"] == 4
     unwritten = run(capsys, "derive", str(searched), "max_skips=0", "out=")
-    assert unwritten.endswith("\nnot written to a file; add out=FILE to keep it\n")
+    assert unwritten.endswith("\nnot written to a file; add out=FILE to save it\n")
     assert sorted(path.name for path in elsewhere.iterdir()) == ["other.json", "runs"]
 
 

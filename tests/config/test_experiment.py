@@ -298,7 +298,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
     for name in ("dgits", "digits/", "../digits", "experiments/digits", "x" * 10_000, "di\0gits"):
         with pytest.raises(
             InputError,
-            match=r"there is no experiment .*; (the nearest is|choose from) .*; the name of your own file must end in .yaml",
+            match=r"there is no experiment .*; (the nearest is|choose from) .*\. The name of your own file must end in .yaml",
         ):
             resolve_experiment(name, [], "search")
     for path in ("none.yaml", str(tmp_path), "a\0b.yaml"):
@@ -327,18 +327,18 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "search: {warmup_epochs: 25}",
-            "search.warmup_epochs=25 leaves no epoch of search.epochs=25 to train alpha; make it smaller.",
+            "search.warmup_epochs=25 leaves no epoch of search.epochs=25 to train alpha; reduce search.warmup_epochs.",
         ),
         (
             "search: {partial_channels: 4, channels: 6}",
             "search.partial_channels=4 does not divide search.channels=6; use a divisor of 6, such as 1.",
         ),
-        ("search: {lr_min: 0.1}", "search.lr_min=0.1 is above search.lr=0.025; make it smaller."),
-        ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; make it smaller."),
+        ("search: {lr_min: 0.1}", "search.lr_min=0.1 is above search.lr=0.025; reduce search.lr_min."),
+        ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; reduce retrain.lr_min."),
         (
             "retrain: {warmup_epochs: 600}",
             "retrain.warmup_epochs=600 (set by you or by the recipe) leaves no epoch of retrain.epochs=600 at the full learning rate;"
-            " make it smaller, such as retrain.warmup_epochs=0.",
+            " set a smaller value, such as retrain.warmup_epochs=0.",
         ),
         (
             "retrain: {nesterov: true, momentum: 0}",

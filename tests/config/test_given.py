@@ -51,7 +51,7 @@ def test_a_missing_experiment_is_rejected(verb: str, tmp_path: Path) -> None:
     for settings in (None, {"epochs": 3}, {"run": "new"}):
         with pytest.raises(InputError, match=f"rapdarts {verb} needs an experiment.*, such as digits"):
             find_experiment(verb, "", settings, {})
-    with pytest.raises(InputError, match=r"new is not a run folder: it has no config\.yaml"):
+    with pytest.raises(InputError, match=r"new is not a run folder \(no config\.yaml\)"):
         find_experiment(verb, "", None, {}, run=tmp_path / "new", resume=True)
 
 
@@ -59,7 +59,7 @@ def test_a_ranking_is_not_an_experiment_to_train_with(tmp_path: Path) -> None:
     ranking = run_folder(tmp_path / "rank", seed=1)
     (ranking / "ranking.json").write_text("{}")
     with pytest.raises(
-        InputError, match="rank is a ranking, whose recipe is too short for a retraining; specify an experiment"
+        InputError, match="rank is a ranking, which trains too briefly for a retraining; add the experiment"
     ):
         find_experiment("retrain", "", None, {}, origin=ranking)
     assert seed_of("digits", None, {}, origin=ranking) == 0

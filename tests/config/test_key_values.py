@@ -185,7 +185,7 @@ def test_sections_may_be_left_out(given: str, section: str, name: str) -> None:
     ],
 )
 def test_ambiguous_keys_list_their_meanings(given: str, section: str, names: str) -> None:
-    with pytest.raises(InputError, match=f"the key '{given}' is ambiguous: it could be {names}; write one of them"):
+    with pytest.raises(InputError, match=f"the key '{given}' is ambiguous: it could be {names}; write the full name"):
         full_name(Experiment, given, section)
 
 

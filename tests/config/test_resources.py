@@ -58,7 +58,7 @@ def test_amounts_are_read(text: str, resource: str, value: float) -> None:
     [
         ("3.0MB", "params", "is not a unit of params"),
         ("3 apples", "params", "is not a unit of params"),
-        ("8m", "latency", "is not a unit of latency; write it like 8ms"),
+        ("8m", "latency", "is not a unit of latency; write an amount such as 8ms"),
         ("8min", "latency", "is not a unit of latency"),
         ("8mS", "latency", "is not a unit of latency"),
         ("12Mb", "bytes", "is not a unit of bytes"),
@@ -69,7 +69,7 @@ def test_amounts_are_read(text: str, resource: str, value: float) -> None:
         ("1e-320ns", "latency", "must be above 0"),
         ("1_", "params", "is not an amount"),
         ("1__0k", "params", "is not an amount"),
-        ("many", "macs", "is not an amount of macs; write it like 3.0M or 3e6."),
+        ("many", "macs", "is not an amount of macs; write an amount such as 3.0M or 3e6."),
         ("nan", "macs", "is not an amount"),
         ("1e6e6", "macs", "is not an amount"),
     ],

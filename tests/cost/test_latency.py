@@ -104,7 +104,7 @@ def drop(*path: str | int) -> Change:
     [
         (put("rapdarts-genotype", "format"), "is not a latency table"),
         (drop("format"), "is not a latency table"),
-        (put(2, "version"), "has version 2, but this rapdarts reads version 1"),
+        (put(2, "version"), "has version 2, but this version of rapdarts reads version 1"),
         (put("1", "version"), "version must be a whole number"),
         (put(True, "version"), "version must be a whole number"),
         (put(1, "speed"), "there is no field 'speed'"),
@@ -136,7 +136,7 @@ def drop(*path: str | int) -> Change:
         (put([8], "places", 0, "size"), "size must be 2 whole numbers"),
         (put(-1.0, "places", 0, "median_s"), "median_s must be a number from 0"),
         (put(1.0, "places", 0, "p10_s"), "must be in ascending order"),
-        (put(0, "places", 0, "n"), "median_s and n must both be above 0, or both 0"),
+        (put(0, "places", 0, "n"), "median_s and n must both be above 0 or both be 0"),
         (lambda tree: tree["places"].append(tree["places"][0]), "appears twice"),
         (put(1.5, "check", "spearman"), "spearman must be a number from -1 to 1"),
         (put(None, "check", "noise"), "noise must be a number"),

@@ -347,7 +347,7 @@ def test_many_layers_are_shown_by_module(run: Any, alone: None) -> None:
     assert table["cells.0"][1:4] == ["22", "layers", "16x16x16"]
     assert sum(int(row[-3].replace(",", "")) for row in table.values()) == 2 * int(table["total"][-3].replace(",", ""))
     assert " -  macs as counted by the package thop" in lines[-2]
-    assert lines[-1].startswith("the auxiliary head that training adds to PDARTS: ")
+    assert lines[-1].startswith("training adds an auxiliary head with ") and lines[-1].endswith(" params to PDARTS")
     everything = run("PDARTS", "input=1x16x16", "layers=6", "channels=4", "rows=all")
     assert "cells.5.edges.7.2 " in everything and everything.count("\n") > 130
     assert run("PDARTS", "input=1x16x16", "layers=6", "channels=4", "rows=none").splitlines() == [
@@ -700,16 +700,16 @@ def test_a_plot_of_very_many_layers() -> None:
         ("PDARTS input=3x32x32,5", "input=3x32x32,5 is not an image shape; write CxHxW, such as 3x32x32."),
         (
             "own_networks:scripted",
-            "own_networks:scripted is scripted, so that its layers cannot be counted; pass the original module, not the"
+            "own_networks:scripted is scripted, so its layers cannot be counted; pass the original module, not the"
             " result of torch.jit.script or torch.jit.trace.",
         ),
         (
             "own_networks:partly_scripted",
-            "the layer 1 of own_networks:partly_scripted is scripted, so that its layers cannot be",
+            "the layer 1 of own_networks:partly_scripted is scripted, so its layers cannot be",
         ),
         (
             "own_networks:traced",
-            "own_networks:traced is scripted, so that its layers cannot be counted; pass the original module",
+            "own_networks:traced is scripted, so its layers cannot be counted; pass the original module",
         ),
         (
             "own_networks:exported",
@@ -738,7 +738,7 @@ def test_a_plot_of_very_many_layers() -> None:
         ("nin plot=.png", "plot=.png is not an image file; use a path that ends in one of "),
         (
             "nin plot=missing/a.png",
-            "plot=missing/a.png: there is no folder missing; create it first, or choose another.",
+            "plot=missing/a.png: there is no folder missing; create it first, or choose another path.",
         ),
         ("filters layers=3", "rapdarts cost filters does not use layers=; leave it out."),
         ("filters nin", "rapdarts cost got an unexpected argument 'nin'"),

@@ -123,7 +123,7 @@ def test_resources_that_do_not_add_up_are_only_counted() -> None:
             {"widest": widest},
             "widest does not add up over the parts of a network .* leave out {section}.widest",
         ),
-        ("launches", {}, "the resource launches is not defined: pass a file with RESOURCES"),
+        ("launches", {}, "the resource launches is not defined; use --space with a file that contains RESOURCES"),
     ],
 )
 def test_only_resources_that_add_up_have_prices_and_budgets(
@@ -187,7 +187,8 @@ def test_a_search_prices_and_budgets_them_and_its_files_can_be_read(
     assert main(["report", "run"]) == 0 and "budget.launches=60" in capsys.readouterr().out
     assert main(["derive", "run"]) == 2
     assert (
-        "the resource wear is not defined: pass a file with RESOURCES = {'wear': function}" in capsys.readouterr().err
+        "the resource wear is not defined; use --space with a file that contains RESOURCES = {'wear': function}."
+        in capsys.readouterr().err
     )
     train = ["retrain.epochs=1", "retrain.batch=60", "threads=1", "data.fraction=0.1"]
     assert main(["retrain", "run", "digits", *train, "--space", mine, "run=net"]) == 0
@@ -231,7 +232,7 @@ def test_a_program_passes_them_with_its_space(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "code, words",
     [
-        ("[]", "RESOURCES must map names to functions, not be a list."),
+        ("[]", "RESOURCES must be a mapping from names to functions, not a list."),
         ("{'macs': len}", "the resource macs has the name of a built-in resource; rename it."),
         ("{'Launches': len}", "the resource 'Launches' needs a name of lower-case letters, digits and _."),
         ("{3: len}", "the resource 3 needs a name"),
@@ -268,7 +269,7 @@ def test_mistakes_are_reported_in_one_line(
         (["budget.launches=-3", "--space", "mine.py"], "budget.launches=-3 must be above 0"),
         (["budget.launches=3ms", "--space", "mine.py"], "ms is not a unit of launches"),
         (["budget.launches=3", "--space", "mine.py"], "meets launches <= 3: the cheapest has 21; raise the budget"),
-        (["cost.launches=1"], "a user-defined resource needs --space FILE, which defines it."),
+        (["cost.launches=1"], "a user-defined resource needs the file that defines it, as --space FILE."),
     ],
 )
 def test_keys_that_cannot_be_used_are_refused(

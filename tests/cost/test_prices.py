@@ -308,10 +308,10 @@ def test_a_refused_derivation_names_the_lowest_costs_of_the_run_and_the_space(pa
     limits = {"params": params}
     with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, Rule("pdarts", 2, limits)):
         derive(left, favouring_expensive("sep_conv_5x5"), table, Rule("pdarts", 2, limits), {})
-    again = ", or run a new search with it" if params > FLOOR else ""
+    again = ", or run a new search with this budget" if params > FLOOR else ""
     assert str(error.value) == (
         f"no genotype of the remaining candidates meets params <= {params:,.0f} with at most 2 skips in its normal cell:"
-        f" their lowest cost is 5,144,086 params ({FLOOR:,} params in the full space); raise the budget{again}."
+        f" the lowest cost is 5,144,086 params ({FLOOR:,} params in the full space); raise the budget{again}."
     )
 
 
@@ -326,7 +326,7 @@ def test_a_cap_on_skips_that_cannot_be_met_is_reported_without_budgets() -> None
     with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, Rule("darts", None, limits)):
         derive(left, weights, table, Rule("darts", None, limits), {})
     assert re.search(
-        r"no genotype of the remaining candidates meets params <= 1 and macs <= 1: their lowest cost is [\d,]+ params or"
-        r" [\d,]+ macs \([\d,]+ params or [\d,]+ macs in the full space\), each resource taken alone; raise the budget\.$",
+        r"no genotype of the remaining candidates meets params <= 1 and macs <= 1: the lowest cost is [\d,]+ params or"
+        r" [\d,]+ macs \([\d,]+ params or [\d,]+ macs in the full space\), each resource minimised alone; raise the budget\.$",
         str(error.value),
     )

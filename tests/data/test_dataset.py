@@ -150,7 +150,7 @@ BAD_NPZ = {
     "empty": ({"x": X[:0], "y": Y[:0]}, r"not \(0, 4, 4\)"),
     "test label": ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y * 4}, "y_test: label 1 is 4"),
     "test image": ({"x_train": X, "y_train": Y, "x_test": X[:, :2], "y_test": Y}, r"test images are \(1, 2, 4\)"),
-    "mask": ({"x": X, "y": Y, "test": Y * 2}, "test: must be 1"),
+    "mask": ({"x": X, "y": Y, "test": Y * 2}, "test: the mask must be 1"),
     "no training image": ({"x": X, "y": Y, "test": Y}, "class 1 has no training image"),
 }
 
@@ -190,7 +190,7 @@ def test_wrong_paths_and_statistics(tmp_path: Path) -> None:
         load(name="cifar10", path=str(tmp_path / "gone"))
     with pytest.raises(InputError, match=r"data_batch_1\.bin"):
         load(name="cifar10", path=str(tmp_path))
-    with pytest.raises(InputError, match=r"data\.mean needs one value for each of the 1 channels"):
+    with pytest.raises(InputError, match=r"data\.mean must have one value per channel of the images \(1\), not 3"):
         load(mean=[0.5] * 3, std=[0.5] * 3)
     assert load(mean=[0.5], std=[0.25]).mean == (0.5,)
 
@@ -779,7 +779,7 @@ def test_last_batch_has_at_least_two_images(count: int, sizes: list[int]) -> Non
 
 def test_batch_larger_than_the_stream_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"search\.batch=512 is larger than the 256 training images that it is drawn from;"
+        InputError, match=r"search\.batch=512 is larger than the 256 training images that batches are drawn from;"
     ):
         batches(load(), 512, 256, what="search.batch")
 

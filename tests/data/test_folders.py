@@ -75,7 +75,7 @@ def test_a_test_folder_without_classes_is_not_used_and_said(tmp_path: Path) -> N
     assert (len(found.train), len(found.test)) == (8, 4)
     assert found.remarks == (
         "test/ (1 image) has no class folders and is not used",
-        "no test images are marked, so a third of the images of each class is held out",
+        "no test images are marked, so a third of the images of each class is held out for testing",
     )
 
 
@@ -128,7 +128,7 @@ def test_folders_inside_a_class_are_read_as_the_class_and_named(case: str, tmp_p
     assert len(found.train) + len(found.test) == 8 + sum(not file.endswith("txt") for file in nested)
     assert found.class_names == (("ant", "bee", "cow") if "cow" in nested[0] else CLASSES)
     said = [line for line in found.remarks if "folder" in line]
-    assert said == ([remark.format("folders inside the folder of a class are read as that class: ")] if remark else [])
+    assert said == ([remark.format("subfolders of a class folder are read as part of the class: ")] if remark else [])
 
 
 def test_links_to_halves_are_followed_but_no_links_beside_them(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_folders_of_classes_without_a_split_are_split_like_arrays(inside: str, t
     assert found.lines == (
         "8 training and 4 test images, 3x10x12, 2 classes (4 training images each), from pets",
         "classes: ant, bee",
-        "no test images are marked, so a third of the images of each class is held out",
+        "no test images are marked, so a third of the images of each class is held out for testing",
     )
 
 
@@ -171,7 +171,7 @@ def test_hidden_files_and_those_of_macos_are_skipped_and_others_are_counted(tmp_
     (tmp_path / "test" / "bee" / "LICENSE").write_text("a note")
     found = load(tmp_path)
     assert (len(found.train), found.class_names) == (4, CLASSES)
-    assert found.remarks == ("files that are not images are not used: 2 .txt, 1 .xml, 1 without a suffix",)
+    assert found.remarks == ("files that are not images are ignored: 2 .txt, 1 .xml, 1 without a suffix",)
 
 
 def put(file: Path, content: bytes = b"\0") -> None:
@@ -180,16 +180,16 @@ def put(file: Path, content: bytes = b"\0") -> None:
 
 
 NOT_READ: dict[str, tuple[str, str, str]] = {
-    "numpy": ("npz", "x.npy", "x.npy is one array; data.name=npz reads an .npz file with x and y: numpy.savez('data.npz', x=numpy"),
-    "numpy, as a folder": ("folder", "x.npy", "x.npy is one array"),
+    "numpy": ("npz", "x.npy", "x.npy contains a single array; convert it for data.name=npz with numpy.savez('data.npz', x=numpy"),
+    "numpy, as a folder": ("folder", "x.npy", "x.npy contains a single array"),
     "matlab": ("npz", "train_32x32.mat", "train_32x32.mat is a MATLAB file; .* m = scipy.io.loadmat('train_32x32.mat');"),
     "hdf5": ("npz", "a.h5", "a.h5 is an HDF5 file; .* f = h5py.File('a.h5');"),
     "parquet": ("npz", "0000.parquet", "0000.parquet is a Parquet file; pass its rows from Python: rapdarts.search"),
-    "pickles of CIFAR": ("cifar10", "data_batch_1", "data_batch_1 is the Python version of CIFAR, whose pickles .* use the binary version"),
-    "archive of pickles": ("cifar10", "cifar-10-python.tar.gz", "cifar-10-python.tar.gz is the Python version of CIFAR"),
+    "pickles of CIFAR": ("cifar10", "data_batch_1", "data_batch_1 belongs to the Python version of CIFAR, .* use the binary version"),
+    "archive of pickles": ("cifar10", "cifar-10-python.tar.gz", "cifar-10-python.tar.gz belongs to the Python version of CIFAR"),
     "dots in MNIST": ("mnist", "train-images.idx3-ubyte", "rename it: mv train-images.idx3-ubyte train-images-idx3-ubyte"),
     "a table": ("npz", "train.csv", "train.csv is a table; .* numpy.loadtxt('train.csv', delimiter=',', skiprows=1);"),
-    "a pickle": ("npz", "all.pkl", "all.pkl is a pickle, which can run code and is never loaded; save its arrays with numpy.savez"),
+    "a pickle": ("npz", "all.pkl", "all.pkl is a pickle file, which can run code and is never loaded; save its arrays with numpy.savez"),
 }  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def test_the_line_for_matlab_files_converts_those_of_svhn(tmp_path: Path) -> Non
     """SVHN stores images as (h, w, c, n) and the digit 0 as the label 10."""
     pixels = noise(10, 32, 32, 3)
     scipy.io.savemat(tmp_path / "train_32x32.mat", {"X": pixels.transpose(1, 2, 3, 0), "y": np.arange(1, 11)[:, None]})
-    line = foreign.advice(tmp_path).partition("SVHN's: ")[2]
+    line = foreign.advice(tmp_path).partition("SVHN with ")[2]
     subprocess.run([sys.executable, "-c", f"import numpy, scipy.io; {line}"], cwd=tmp_path, check=True)
     train = read_images(DataConfig("npz", str(tmp_path / "data.npz"))).train
     assert (train.fetch(torch.arange(10)).permute(0, 2, 3, 1).numpy() == pixels).all()
@@ -231,9 +231,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "halves of other names": (
         lambda f: [draw(f / half, 2) for half in ("seg_train", "seg_test")],
-        r"seg_test contains no images but folders of images \(ant, bee\), so it may be a class or a half of the data; name the",
+        r"seg_test contains no images, only folders of images \(ant, bee\), so it may be a class or a half of the data; name the",
     ),
-    "a class of classes": (lambda f: [draw(f, 2), draw(f / "cow", 2)], r"cow contains no images but folders of images"),
+    "a class of classes": (
+        lambda f: [draw(f, 2), draw(f / "cow", 2)],
+        r"cow contains no images, only folders of images",
+    ),
     "an empty class": (lambda f: [draw(f, 2), (f / "cow").mkdir()], "cow contains no images \\(.bmp, .gif"),
 }
 
@@ -308,7 +311,7 @@ def test_transparency_is_placed_on_white_and_every_change_is_said(tmp_path: Path
         "train: 1 animated image is reduced to the first frame",
         "train: 1 image in other colour systems is converted to RGB",
         "the classes are very unequal (ant: 10 images, bee: 2); "
-        "search.class_weights=balanced and retrain.class_weights=balanced give them equal weight",
+        "set search.class_weights=balanced and retrain.class_weights=balanced to give them equal weight",
     )
 
 
@@ -341,7 +344,7 @@ def test_deep_test_pictures_follow_the_training_pictures(tmp_path: Path) -> None
     draw(tmp_path / "test", 2)
     Image.fromarray(noise(10, 12).astype(np.uint16) * 257).save(tmp_path / "test" / "ant" / "9.png")
     with pytest.raises(
-        InputError, match=r"9\.png has more than 8 bits per pixel, but no training image has; .*data\.range"
+        InputError, match=r"9\.png has more than 8 bits per pixel, but no training image does; .*data\.range"
     ):
         load(tmp_path)
     found = load(tmp_path, range=[0, 65535])
@@ -367,7 +370,7 @@ def test_broken_pictures_of_a_program_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data: image 0 cannot be decoded \(.*\); repair or remove it"):
         read_in_memory(DataConfig(), [(Image.open(file), 0)])
     mixed = [(Image.fromarray(noise(8, 8)), 0), (Image.fromarray(noise(8, 8, 3)), 1)]
-    with pytest.raises(InputError, match=r'convert all of them to one mode, such as picture\.convert\("RGB"\)'):
+    with pytest.raises(InputError, match=r'convert all images to one mode, for example with picture\.convert\("RGB"\)'):
         read_in_memory(DataConfig(), mixed)
 
 
@@ -381,10 +384,9 @@ def test_clipped_pixels_are_counted_for_each_half(tmp_path: Path) -> None:
     }
     pixels = {"training": 8 * 360, "test": 4 * 360}
     assert [remark for remark in found.remarks if "clipped" in remark] == [
-        f"{half} images: {clipped[half]:,} pixel values ({100 * clipped[half] / pixels[half]:.3f}".rstrip("0").rstrip(
-            "."
-        )
-        + " % of all) are outside data.range=0,128 and were clipped"
+        f"{half} images: pixel values outside data.range=0,128 were clipped: {clipped[half]:,}"
+        + f" ({100 * clipped[half] / pixels[half]:.3f}".rstrip("0").rstrip(".")
+        + " % of all)"
         for half in ("training", "test")
     ]
 
@@ -410,7 +412,10 @@ def test_a_large_folder_reports_the_losses_of_some_images(tmp_path: Path, monkey
     draw(tmp_path, 6)
     found = load(tmp_path, range=[0, 128])
     lines = [remark for remark in found.remarks if "clipped" in remark]
-    assert [line.rpartition(", ")[2] for line in lines] == ["in 8 of 8 images", "in 4 of 4 images"]
+    assert [line.rpartition(", ")[2] for line in lines] == [
+        "in a sample of 8 of 8 images",
+        "in a sample of 4 of 4 images",
+    ]
     assert isinstance(found.train, Pictures)
     found.train.fetch(torch.arange(8))
     assert found.train.lost is None

@@ -55,7 +55,7 @@ def test_pixels_are_scaled_by_their_values(case: str) -> None:
 REFUSED = {
     "bits as bytes": (
         GREY.astype(np.uint8) % 2,
-        "the pixels are only 0 and 1, which may be .* add data.range=0,1 or data.range=0,255",
+        "the pixels are only 0 and 1, which may be .* set data.range=0,1 or data.range=0,255",
     ),
     "booleans": (GREY > 99, "the pixels are only 0 and 1"),
     "just above 1": (GREY / 255 * 1.001, "pixels are fractions from 0 to 1.001, neither .* data.range=LOW,HIGH"),
@@ -98,7 +98,7 @@ def test_losses_are_counted_and_said() -> None:
     found = read_in_memory(DataConfig(range=[0, 1]), (pixels, LABELS))
     share = f"{100 * outside / pixels.size:.3f}"
     assert found.remarks == (
-        f"{outside:,} pixel values ({share} % of all) are outside data.range=0,1 and were clipped",
+        f"pixel values outside data.range=0,1 were clipped: {outside:,} ({share} % of all)",
         "pixel values were rounded to 256 levels",
     )
     assert read_in_memory(DataConfig(), (GREY / 255, LABELS)).remarks == ()
@@ -162,7 +162,7 @@ def test_layouts(shape: tuple[int, int, int]) -> None:
         assert (read(pixels).numpy() == first).all()
     else:
         with pytest.raises(
-            InputError, match=r"could be the first or the last axis; add data\.layout=channels_first or "
+            InputError, match=r"could be the first or the last axis; set data\.layout=channels_first or "
         ):
             read(pixels)
     assert (read(pixels, layout="channels_first").numpy() == pixels).all()

@@ -144,7 +144,7 @@ def test_results_and_trained_networks_are_measured(measured: Any, elsewhere: Pat
         ("lenet rounds=2", "rounds=2 is out of range; it must be 4 to 100000."),
         ("lenet input=3x", "input=3x is not an image shape"),
         ("own_latencies:Two", "missing 1 required positional argument"),
-        ("own_latencies:fails", "own_latencies:fails fails when it runs: not today; fix the network, or its input=."),
+        ("own_latencies:fails", "own_latencies:fails fails when it runs: not today; fix the network or change input=."),
         ("own_latencies:meta", "own_latencies:meta cannot be copied to cpu: "),
         ("missing.json", "there is no network 'missing.json'"),
     ],

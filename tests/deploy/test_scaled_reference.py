@@ -71,8 +71,8 @@ def test_costs_are_counted_by_the_given_counters() -> None:
             {"params": 5_000, "macs": 9, "bytes": 9},
             "no width of resnet20 meets macs <= 9 and bytes <= 9 B: resnet20@1 has 10,408 macs and 4,756 B (bytes); raise the budget.",
         ),
-        ("lenet", {}, "lenet is not a reference network whose width can be chosen; choose from resnet20."),
-        ("resnet20@3", {}, "resnet20@3 is not a reference network whose width can be chosen; choose from resnet20."),
+        ("lenet", {}, "lenet is not a reference network of variable width; choose from resnet20."),
+        ("resnet20@3", {}, "resnet20@3 is not a reference network of variable width; choose from resnet20."),
     ],
 )  # fmt: skip
 def test_budgets_and_networks_that_are_refused(name: str, limits: dict[str, float], message: str) -> None:

@@ -232,7 +232,7 @@ def test_an_8_bit_export_is_evaluated_next_to_the_32_bit_one(
     assert kept["bytes"] == bytes_in_int8_file(trained.blueprint.build(), (1, 8, 8))
     assert kept["bytes"] + kept["scales"] < reported["bytes"] == file.stat().st_size
     assert main(["cost", str(run), "precision=8", "rows=none"]) == 0
-    assert f"the 8-bit file of rapdarts export keeps {kept['bytes']:,} B in the weights of " in capsys.readouterr().out
+    assert f" take {kept['bytes']:,} B (biases and folded batch norms have 32 bits; " in capsys.readouterr().out
 
     graph = onnx.load(str(file)).graph
     integers = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
@@ -249,7 +249,7 @@ def test_an_8_bit_export_is_evaluated_next_to_the_32_bit_one(
 
 def test_a_reference_network_is_exported(lenet: Path, tmp_path: Path, values: Values, error_line: ErrorLine) -> None:
     reported = values(lenet, "to=onnx", f"out={tmp_path / 'lenet.onnx'}")
-    assert reported["compared_on"] == "64 images of random pixels, because the data set npz of its run is not available"
+    assert reported["compared_on"] == "64 random images, because the data set npz of its run is not available"
     assert onnx_facts(tmp_path / "lenet.onnx") == Facts((1, 16, 16), ("0", "1", "2"), "lenet, a reference network")
     pixels = torch.rand(5, 1, 16, 16)
     with torch.no_grad():
@@ -281,11 +281,11 @@ def test_a_standalone_network_is_compared_on_random_pixels_or_an_experiment(
     run: Path, tmp_path: Path, values: Values, error_line: ErrorLine
 ) -> None:
     alone, file = copy(run / "network.safetensors", tmp_path / "net.safetensors"), f"out={tmp_path / 'net.pt2'}"
-    random = "64 images of random pixels, because the network is not in a run folder"
+    random = "64 random images, because the network is not in a run folder"
     assert values(alone, "to=pt2", file)["compared_on"] == random
     assert values(alone, "digits", "to=pt2", file)["compared_on"] == "64 test images of digits"
     assert values(alone, "data.name=digits", "to=pt2", file)["compared_on"] == "64 test images of digits"
-    assert "the data to test on are unknown" in error_line(alone, "to=onnx", "precision=8", file)
+    assert "its test data are unknown" in error_line(alone, "to=onnx", "precision=8", file)
     assert (
         "was trained on images of shape (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have images of shape (3,"
         in error_line(alone, other_data(tmp_path), "to=pt2", file)

@@ -6,7 +6,19 @@ import argparse
 from collections.abc import Sequence
 
 from rapdarts.files.yaml import parse_value
-from tests.evidence import banks, digits_tables, multiplier, naswot, page, plan, searches
+from tests.evidence import (  # fmt: skip
+    banks,
+    digits_tables,
+    finding,
+    found,
+    multiplier,
+    naswot,
+    page,
+    plan,
+    relaxations,
+    satisficing,
+    searches,
+)
 from tests.evidence.tasks import TASKS
 
 BANKS = [name for name, task in TASKS.items() if task.macs]
@@ -58,6 +70,16 @@ def parser() -> argparse.ArgumentParser:
     )
     digits.add_argument("--again", action="store_true", help="repeat finished searches too", dest="repeat")
     digits.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
+    comparison = verbs.add_parser(
+        "find",
+        help="compare `rapdarts find` with random cells that get the same compute (hours), on one task or on all",
+    )
+    comparison.add_argument("tasks", nargs="*", default=list(TASKS), help="tasks (default: all)")
+    relaxed = verbs.add_parser("relaxations", help="search with every relaxation")
+    cheaper = verbs.add_parser("cheaper", help="search with settings that make a search cheaper")
+    full = verbs.add_parser("full", help="all of the above that has no result yet, which takes many hours")
+    for verb in (comparison, relaxed, cheaper, full):
+        verb.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
     verbs.add_parser("render", help="write docs/evidence.md and its figure from the results so far")
     return whole
 
@@ -81,10 +103,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         digits_tables.run(given.jobs, given.repeat)
     elif given.verb == "multiplier":
         multiplier.run(given.jobs, given.tasks, given.seeds)
+    elif given.verb == "find":
+        find(given.jobs, given.tasks)
+    elif given.verb == "relaxations":
+        relaxations.run(given.jobs)
+    elif given.verb == "cheaper":
+        satisficing.run(given.jobs)
     else:
-        if given.verb is None:
+        if given.verb == "full":
+            run_all(given.jobs)
+        elif given.verb is None:
             plan.run(given.jobs, given.again)
         page.write()
+
+
+def find(jobs: int, tasks: Sequence[str]) -> None:
+    """Run the missing comparisons of `rapdarts find` with random cells on some tasks."""
+    if "nasbench201" in tasks:
+        finding.run_all(jobs)
+    found.run(jobs, [task for task in BANKS if task in tasks])
+
+
+def run_all(jobs: int) -> None:
+    """Run everything on the page that has no result yet."""
+    for task in BANKS:
+        banks.train(task, banks.begin(task)["cells"], plan.RECIPE_SEEDS, jobs)
+    plan.run(jobs)
+    relaxations.run(jobs)
+    satisficing.run(jobs)
+    find(jobs, list(TASKS))
+    multiplier.run(jobs, list(multiplier.BUDGETS), list(range(8)))
 
 
 def keys_of(words: Sequence[str]) -> dict[str, object]:

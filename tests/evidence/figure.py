@@ -22,6 +22,7 @@ from tests.evidence.store import Rows
 from tests.evidence.tables import ranges
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, GREY, GRID = "#1c2430", "#7a8494", "#d5d9e0"
@@ -71,13 +72,13 @@ def macs() -> np.ndarray:
     return np.asarray((table.fixed[row] + added) / 1e6)
 
 
-def draw(rows: Rows) -> bytes:
-    """Return the figure as SVG with a white background, in reproducible bytes; text is not converted to paths."""
+def as_svg(drawn: Figure) -> bytes:
+    """Return a figure as SVG with a white background, in reproducible bytes; text is not converted to paths."""
     from matplotlib import rc_context
 
     written = BytesIO()
     with rc_context({"svg.hashsalt": "evidence", "svg.fonttype": "none"}):
-        picture(rows).savefig(written, format="svg", facecolor="white", metadata={"Creator": None, "Date": None})
+        drawn.savefig(written, format="svg", facecolor="white", metadata={"Creator": None, "Date": None})
     return written.getvalue()
 
 
@@ -109,9 +110,14 @@ def picture(rows: Rows) -> Figure:
     panel.set_xlabel("million MACs", color=INK)
     panel.set_ylabel("test accuracy on CIFAR-10, %", color=INK)
     panel.set_xlim(0, None)
+    plain_axes(panel)
+    panel.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)
+    return figure
+
+
+def plain_axes(panel: Axes) -> None:
+    """Draw a light grid below the data, and no frame."""
     panel.grid(color=GRID, linewidth=0.6)
     panel.set_axisbelow(True)
     panel.tick_params(colors=INK)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)
-    return figure

@@ -8,8 +8,13 @@ from tests.evidence import (  # fmt: skip
     bank_tables,
     derivations,
     figure,
+    finding_tables,
+    found,
     multiplier,
     nasbench,
+    relaxations,
+    satisficing_figure,
+    satisficing_tables,
     scorings,
     searches,
     variants,
@@ -20,12 +25,15 @@ from tests.evidence.store import ROOT, Rows, load
 from tests.evidence.tables import NOT_RUN, listed, paragraph, sources, table
 
 PAGE = ROOT / "docs" / "evidence.md"
+SATISFICING = PAGE.with_name("satisficing.svg")
 
 
 def write() -> None:
-    """Write the page and its figure."""
+    """Write the page and its figures."""
     PAGE.write_text(render(), encoding="utf-8")
-    PAGE.with_suffix(".svg").write_bytes(figure.draw(load("nasbench201")))
+    rows = load("nasbench201")
+    PAGE.with_suffix(".svg").write_bytes(figure.as_svg(figure.picture(rows)))
+    SATISFICING.write_bytes(figure.as_svg(satisficing_figure.picture(rows)))
 
 
 def render() -> str:
@@ -46,9 +54,13 @@ def render() -> str:
         *(line for number, attempt in enumerate(ATTEMPTS, 1) for line in attempts.section(rows, attempt, number)),
         *budgeted(rows),
         *figure_lines(rows),
+        *finding_tables.section(rows),
+        *found.section(),
+        *satisficing_tables.section(rows),
         *derivations.section(rows),
         *scorings.section(rows),
         *variants.section(rows),
+        *relaxations.section(),
         *agreement.section(rows),
         *bank_tables.section(),
         *multiplier.section(),

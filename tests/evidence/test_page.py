@@ -17,6 +17,7 @@ from tests.evidence import (  # fmt: skip
     nasbench,
     page,
     plan,
+    satisficing_figure,
     searches,
     store,
     tables,
@@ -31,9 +32,11 @@ def test_the_page_is_up_to_date() -> None:
     assert page.render() == page.PAGE.read_text(encoding="utf-8"), "run `python -m tests.evidence render`"
 
 
-def test_the_figure_is_up_to_date() -> None:
-    drawn = figure.draw(store.load("nasbench201"))
+def test_the_figures_are_up_to_date() -> None:
+    drawn = figure.as_svg(figure.picture(store.load("nasbench201")))
     assert drawn == page.PAGE.with_suffix(".svg").read_bytes(), "run `python -m tests.evidence render`"
+    drawn = figure.as_svg(satisficing_figure.picture(store.load("nasbench201")))
+    assert drawn == page.SATISFICING.read_bytes(), "run `python -m tests.evidence render`"
 
 
 def test_the_readme_quotes_the_headlines() -> None:
@@ -46,7 +49,7 @@ def test_a_page_without_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     text = page.render()
     assert text.startswith("# Evidence") and text.count("Not run yet.") == 9 and "evidence.svg" not in text
-    assert figure.draw(store.load("nasbench201")).startswith(b"<?xml")
+    assert figure.as_svg(figure.picture(store.load("nasbench201"))).startswith(b"<?xml")
 
 
 def test_a_page_with_all_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,12 +110,13 @@ def gain(
 
 def orders(weights: Sequence[np.ndarray]) -> list[float]:
     """Return the `order` of several searches, averaged over the budgets of the score, given their mixing weights, (1, 6, 5) each."""
-    return [float(np.mean([order(one, budget) for budget in nasbench.BUDGETS])) for one in weights]
+    cells = [nasbench.derivable(budget) for budget in nasbench.BUDGETS]
+    return [float(np.mean([order(one, mask) for mask in cells])) for one in weights]
 
 
-def order(weights: np.ndarray, budget: int) -> float:
-    """Return the rank correlation of a search's scores and the true accuracies over the cells that it could derive for a budget."""
-    places = np.flatnonzero(nasbench.derivable(budget))
+def order(weights: np.ndarray, cells: np.ndarray) -> float:
+    """Return the rank correlation of a search's scores and the true accuracies over the cells in a boolean mask (15625,)."""
+    places = np.flatnonzero(cells)
     scored = np.log(weights[0])[np.arange(6), nasbench.all_cells()[places]].sum(1)
     return spearman(scored, nasbench.truth()[places])
 

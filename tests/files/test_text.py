@@ -28,7 +28,7 @@ def test_only_small_utf8_files_are_read(tmp_path: Path) -> None:
         (Path(os.devnull), "it is no file."),
         (tmp_path / "none", "it cannot be read: No such file or directory."),
         (tmp_path / "a\0b", "'it' is not the name of a file."),
-        (latin, "it is not UTF-8 text (byte 2); save it as UTF-8."),
+        (latin, "it is not UTF-8 text (invalid byte at offset 2); save it as UTF-8."),
         (binary, "it is a binary file, not text."),
         (pickled, "it is a binary file, not text."),
         (little, "it is not UTF-8 text (it looks like UTF-16); save it as UTF-8."),

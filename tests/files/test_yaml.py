@@ -84,7 +84,7 @@ REFUSED = [
     ("a: {b: 1, b: 1}", "the key b appears twice"),
     ("a: " + "[" * (MAX_DEPTH + 1), f"nested deeper than {MAX_DEPTH} levels"),
     ("a: " + "{b: " * 3000 + "1" + "}" * 3000, f"nested deeper than {MAX_DEPTH} levels"),
-    ("a: " + "9" * 5000, "a number of more than 100 digits"),
+    ("a: " + "9" * 5000, "the number has more than 100 digits"),
     ("a: 1\n---\nb: 2", "expected a single document in the stream, but found another document"),
     ("a: [1", "expected ',' or ']'"),
     ("a: b: c", "mapping values are not allowed here"),
@@ -133,7 +133,7 @@ def test_files_that_are_not_small_text_are_rejected(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     for path, words in [
         (large, f"has more than {MAX_FILE_BYTES:,} bytes, too many for a configuration."),
-        (other, "is not UTF-8 text (byte 2); save it as UTF-8."),
+        (other, "is not UTF-8 text (invalid byte at offset 2); save it as UTF-8."),
         (fifo, "is not a regular file."),
         (tmp_path, "is not a regular file."),
         (tmp_path / "none.yaml", "cannot be read: No such file or directory."),

@@ -29,6 +29,7 @@ from rapdarts.training.device import device_named
 from rapdarts.training.intervals import compare
 from rapdarts.training.metrics import predict
 from tests.bits import file_sha256, weights_sha256
+from tests.evidence.found import facts
 from tests.pages import ROOT
 from tests.tiny import TINY
 
@@ -122,6 +123,13 @@ def test_the_proof_compares_the_networks_on_the_same_test_images(proven: Path) -
         assert (found["first_only"], found["second_only"]) == (expected.first_only, expected.second_only)
     assert proof["cells"] == 4 and proof["reference_network"].startswith("resnet20@")
 
+    kept = facts(proven)  # of the comparisons in docs/evidence.md
+    names = {"found": "network", "random": "random/network", "reference": "reference"}
+    assert {one: kept[one]["test_accuracy"] for one in names} == {
+        one: result(proven / name)["test_accuracy"] for one, name in names.items()
+    }
+    assert kept["choosing_seconds"] == proof["choosing_seconds"] and len(kept["seconds"]) == 9
+
 
 def test_the_onnx_file_runs_in_onnxruntime_alone(proven: Path) -> None:
     config = find_experiment("find", "digits", SETTINGS, {}).config
@@ -148,7 +156,7 @@ def test_the_page_says_what_was_done(proven: Path) -> None:
     assert text.startswith("# A network for digits\n") and facts["genotype"] in text
     assert f"{facts['costs']['params']:,}" in text and "of the params budget (5,000) is used" in text
     assert "best of 4 random cells of the same cost" in text and "McNemar p = " in text
-    assert "One comparison says nothing about searches in general" in text
+    assert "A single comparison says nothing about searches in general" in text
     assert "Round 1: 3 cells, 2 epochs on " in text and "Round 2: 2 cells, 3 epochs on " in text
     assert (proven / "cell.svg").read_text().startswith("<svg")
 
@@ -248,12 +256,12 @@ def test_a_signal_stops_the_whole_run_and_names_its_folder(whole: tuple[Path, fl
         ({"time": "30"}, "find.time=30 is not a duration; write a number with its unit, such as 90s, 30m or 2h."),
         (
             {"time": "30m", "effort": "1"},
-            "find.time or find.effort: only one of them can set the amount of work; keep one.",
+            "only one key can set the amount of work; keep either find.time or find.effort.",
         ),
         ({"time": "0s"}, "find.time=0s must be above 0; write a duration such as 90s, 30m or 2h."),
         ({"time": "1s"}, "find.time is too short: on this machine, even the shortest plan takes "),
         ({"search.replicas": "4"}, "rapdarts find does not use search.replicas=4; set find.replicas=4 instead."),
-        ({"rank.epochs": "4"}, "the plan of rapdarts find sets rank.epochs; leave it out"),
+        ({"rank.epochs": "4"}, "rapdarts find sets rank.epochs itself; leave it out"),
         ({"effort": "0"}, "find.effort=0.0 is out of range; it must be auto, or 0.001 to 32."),
         ({"strategy": "random"}, "search.strategy=random does not search"),
         (

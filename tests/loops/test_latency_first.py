@@ -18,7 +18,7 @@ from rapdarts.cost.latency import read_latency_table
 from rapdarts.loops import latency_first
 from tests.tiny import TINY
 
-SAID = "latency has a price or a budget, but search.latency names no table: measuring this device first"
+SAID = "latency has a price or a budget, but search.latency is not set: measuring this device first"
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_a_random_baseline_measures_for_its_budget_only(tmp_path: Path, quick: l
         ),
         (
             ["cost.latency=1", "latency_of=phone"],
-            "search.latency_of=phone names a device, but search.latency names no table",
+            "search.latency_of=phone needs a latency table",
         ),
     ],
 )

@@ -133,7 +133,7 @@ def test_the_largest_plan_within_the_time_is_taken_and_the_shortest_time_named()
     later = plans[plans.index(taken) + 1]
     assert duration(taken) <= 80.0 < duration(later)
     shortest = math.ceil((duration(plans[0]) + 10) / 0.9) + 1
-    with pytest.raises(InputError, match=rf"even the shortest plan takes {shortest} s with its preparation"):
+    with pytest.raises(InputError, match=rf"even the shortest plan takes {shortest} s, including its preparation"):
         fitting(20.0, 10.0, plans, duration)
     assert fitting(shortest, 10.0, plans, duration) is not None  # the time that was named suffices
 
@@ -164,7 +164,7 @@ def test_a_plan_is_written_and_read_back_for_any_seed(tmp_path: Path) -> None:
         ),
         ({"rounds": [{"networks": 2}]}, "the field epochs is missing"),
         ({"rounds": 3}, "rounds must be a list"),
-        ({"random": [{"networks": 4, "epochs": 1}]}, "was made for find.proof=true; add it"),
+        ({"random": [{"networks": 4, "epochs": 1}]}, "was made for find.proof=true; add find.proof=true"),
     ],
 )
 def test_a_wrong_plan_is_refused_in_one_sentence(change: dict[str, object], words: str, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_random_genotypes_meet_the_conditions_of_the_search_they_are_compared_wi
     assert baseline(tmp_path / "other", like, "budget.params=6k") == 2
     assert f"search.random.like={search} already sets the budgets; remove search.budget." in (capsys.readouterr().err)
     assert baseline(tmp_path / "other", like, "space=filters") == 2
-    assert "searched the space darts, not filters; add space=darts." in capsys.readouterr().err
+    assert "searched the space darts, not filters; set space=darts." in capsys.readouterr().err
     assert baseline(tmp_path / "other", "budget.params=5k", "random.macs=1M") == 2
     assert "search.random.macs and search.budget cannot be combined; remove one." in capsys.readouterr().err
     assert baseline(tmp_path / "other", like, "random.macs=1M") == 2

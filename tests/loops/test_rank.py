@@ -271,7 +271,7 @@ def test_runs_on_other_data_are_refused(search: Path, tmp_path: Path, capsys: py
     capsys.readouterr()
     assert ranking(tmp_path / "rank", search, copy, *QUICK) == 2
     assert capsys.readouterr().err.endswith(
-        f"{copy} did not search on the data of this ranking (data.name mnist, not digits); only runs on the same data can"
+        f"{copy} did not use the data of this ranking (data.name mnist, not digits); only runs on the same data can"
         " be ranked together.\n"
     )
 

@@ -187,7 +187,10 @@ def test_a_stopped_search_returns_the_alphas_from_before(
 
     monkeypatch.setattr(loop, "curvature", value_at)
     assert run_search(tmp_path / "whole", *SMALL, *given) == 0
-    assert "stage 1/2 stops, because the curvature rose; alpha is that of 1 epoch before" in capsys.readouterr().err
+    assert (
+        "stage 1/2 stops early, because the curvature rose; alpha is restored from 1 epoch earlier"
+        in capsys.readouterr().err
+    )
     whole = results(tmp_path / "whole")
     places = [(record["stage"], record["epoch"], record.get("eigenvalue")) for record in whole["records"]]
     assert places == [

@@ -502,7 +502,7 @@ def test_resuming_with_another_network_is_refused(googlenet: Path, capsys: pytes
         (("lenet", "digits", "stem=cifar"), "lenet is a reference network, which does not use stem=; leave it out."),
         (
             ("googlenet", "digits", "retrain.batch=5000"),
-            "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;",
+            "retrain.batch=5000 is larger than the 1197 training images that batches are drawn from;",
         ),
         (
             ("googlenett", "digits"),

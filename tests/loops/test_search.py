@@ -300,7 +300,7 @@ def test_genotypes_are_derived_within_other_budgets(
     remark, error = capsys.readouterr().err.splitlines()
     assert remark == "looking for genotypes with params <= 1,000 and traffic <= 100,000 B"
     assert (
-        " meets params <= 1,000 and traffic <= 100,000 B with at most 2 skips in its normal cell: their lowest cost is "
+        " meets params <= 1,000 and traffic <= 100,000 B with at most 2 skips in its normal cell: the lowest cost is "
         in error
         and " in the full space)" in error
     )
@@ -419,7 +419,7 @@ def test_cells_of_nasbench201_are_residual_unless_skip_paths_is_any(
     assert derived() == derived("skip_paths=auto") == residual
     assert derived("skip_paths=any") == derived("rule=darts") == plain
     assert main(["derive", str(folder), "rule=darts", "skip_paths=one"]) == 2
-    assert "skip_paths=one needs rule=exact; add it, or leave out skip_paths." in capsys.readouterr().err
+    assert "skip_paths=one needs rule=exact; add rule=exact, or leave out skip_paths." in capsys.readouterr().err
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("skip_paths: auto", "skip_paths: one"))
     assert derived() == residual and derived("rule=darts") == plain  # another rule drops the run's condition

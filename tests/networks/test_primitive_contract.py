@@ -15,7 +15,7 @@ from tests.spaces import NAMES
 @pytest.mark.parametrize(
     ("primitives", "message"),
     [
-        ("['none', 'skip_connect']", "mapping of names to factories, not a list"),
+        ("['none', 'skip_connect']", "mapping from names to factories, not a list"),
         ("{'mine': lambda channels: nn.Identity()}", "mine fails at stride 1: TypeError"),
         (
             "{'mine': lambda channels, stride, affine: nn.Conv2d(3, channels, 1)}",

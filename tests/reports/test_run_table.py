@@ -201,7 +201,7 @@ def test_finished_runs_are_tabulated_and_other_folders_are_listed(tmp_path: Path
     assert left_out == [
         f"{unfinished} contains no finished run (no result.json)",
         f"{damaged} is damaged ('counted' is missing)",
-        f"{nowhere} is not a run folder: it has no config.yaml",
+        f"{nowhere} is not a run folder (no config.yaml)",
     ]
     with pytest.raises(
         InputError, match=rf"^none of these 2 folders contains a finished run: {unfinished} contains .*; {nowhere} is"
@@ -215,7 +215,7 @@ def test_the_command_reports_in_one_line_what_it_left_out(tmp_path: Path, capsys
     assert main(["report", str(whole), str(file)]) == 0
     assert capsys.readouterr() == (
         run_table([whole])[0],
-        f"left out: {file} is not a run folder: it has no config.yaml\n",
+        f"left out: {file} is not a run folder (no config.yaml)\n",
     )
 
 

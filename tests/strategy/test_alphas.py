@@ -122,9 +122,9 @@ def test_a_file_of_another_space_and_a_missing_file_are_refused(tmp_path: Path) 
     [
         (b'{"space": "darts", "space": "x"}', "line 1, column 20: the key 'space' is repeated in one object"),
         (b'{"space": "darts", "alpha": NaN}', "line 1, column 29: NaN is not a finite number"),
-        (b"[" * 100_000, "line 1, column 51: nested deeper than 50 levels"),
+        (b"[" * 100_000, "line 1, column 51: values are nested deeper than 50 levels"),
         (b"[]", "it must be an object {...}, not []"),
-        (b"\xff", "it is not UTF-8 text (byte 0); save it as UTF-8"),
+        (b"\xff", "it is not UTF-8 text (invalid byte at offset 0); save it as UTF-8"),
     ],
 )
 def test_alphas_are_read_as_strict_json(raw: bytes, words: str, tmp_path: Path) -> None:

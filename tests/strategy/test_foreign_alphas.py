@@ -145,7 +145,7 @@ def test_weights_of_edges_are_used(tmp_path: Path) -> None:
     file = write_npz(tmp_path / "b.npz", alphas_normal=alpha, alphas_reduce=alpha, betas_normal=beta)
     with pytest.raises(
         InputError,
-        match=r"has edge weights \(beta\) for only one kind of cell; add those of the other kind, or remove these",
+        match=r"has edge weights \(beta\) for only one kind of cell; add those of the other kind, or remove them",
     ):
         rapdarts.derive(file, space="darts", progress=False)
 
@@ -181,7 +181,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "not finite": (lambda at: write_npz(at / "a.npz", normal=NORMAL * np.nan, reduce=REDUCE), "values that are not finite"),
     "probabilities": (
         lambda at: write_npz(at / "a.npz", normal=probabilities(NORMAL), reduce=probabilities(REDUCE)),
-        "the rows of the normal cell sum to 1, like weights after a softmax; give alpha itself, or the logarithms of these weights.",
+        "the rows of the normal cell sum to 1, like weights after a softmax; save alpha itself, or the logarithms of these weights.",
     ),
     "objects": (lambda at: write_npz(at / "a.npz", normal=np.array([{}])), "cannot be read as arrays ("),
     "code": (lambda at: hostile(at / "a.pt"), "it holds objects or code, not only tensors); save a dictionary of tensors with torch.save"),
@@ -191,7 +191,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "damaged json": (lambda at: _written(at / "a.json", b'[{"a": 1'), "line 1, column 9: not JSON: "),
     "a text": (
         lambda at: _written(at / "a.txt", b"alphas"),
-        "is neither the folder nor the alphas.json of a search, nor a .npz, .json or .pt file with the arrays alpha of another program; ",
+        "is neither the folder nor the alphas.json of a search, nor a .npz, .json or .pt file with the alpha arrays of another program; ",
     ),
     "a missing file": (lambda at: at / "a.npz", "there is no file or folder "),
 }  # fmt: skip
@@ -215,14 +215,10 @@ def test_other_files_are_refused(case: str, tmp_path: Path, capsys: pytest.Captu
 
 def test_the_space_must_be_named(tmp_path: Path) -> None:
     file = write_npz(tmp_path / "a.npz", normal=NORMAL, reduce=REDUCE)
-    with pytest.raises(
-        InputError, match="does not name the search space of its arrays; add space=darts, which it fits"
-    ):
+    with pytest.raises(InputError, match="does not name its search space; add space=darts, which fits its arrays"):
         rapdarts.derive(file, progress=False)
     file = write_npz(tmp_path / "b.npz", normal=NORMAL[:, :3], reduce=REDUCE)
-    with pytest.raises(
-        InputError, match="does not name the search space of its arrays; add space=NAME or --space FILE"
-    ):
+    with pytest.raises(InputError, match="does not name its search space; add space=NAME or --space FILE"):
         rapdarts.derive(file, progress=False)
     with pytest.raises(InputError, match="there is no search space 'drats'; the nearest is darts"):
         rapdarts.derive(file, {"space": "drats"}, progress=False)

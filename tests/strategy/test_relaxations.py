@@ -330,8 +330,8 @@ def test_both_supernets_compute_the_same_with_drawn_weights(case: str) -> None:
     "case, changes, more, words",
     [
         ("sigmoid", {"partial_channels": 4}, {}, "set search.partial_channels=1, or choose a different relaxation"),
-        ("sigmoid", {}, {"beta_decay": 1.0}, "search.relaxation=sigmoid has none; set it to 0"),
-        ("dirichlet", {}, {"beta_decay": 1.0}, "search.relaxation=dirichlet has none; set it to 0"),
+        ("sigmoid", {}, {"beta_decay": 1.0}, "search.relaxation=sigmoid has none; set search.relax.beta_decay=0"),
+        ("dirichlet", {}, {"beta_decay": 1.0}, "search.relaxation=dirichlet has none; set search.relax.beta_decay=0"),
         ("gumbel", {}, {"temperature": [1.0]}, "must be two values, the larger one first"),
         ("gumbel", {}, {"temperature": [1.0, 2.0]}, "must be two values, the larger one first"),
         (

@@ -128,7 +128,7 @@ def test_a_condition_on_skip_only_paths_applies_only_to_rules_that_can_enforce_i
         assert derivable(settings, BENCH).skip_paths == kept
     assert derivable(asked(**within), DARTS) == DARTS
     for rule in ("pdarts", "darts"):
-        with pytest.raises(InputError, match=r"skip_paths=one needs rule=exact; add it"):
+        with pytest.raises(InputError, match=r"skip_paths=one needs rule=exact; add rule=exact"):
             check_skip_paths(asked(rule=rule, skip_paths="one"), BENCH)
         assert derivable(asked(rule=rule, skip_paths="one"), BENCH).skip_paths == "any"
     check_skip_paths(asked(skip_paths="one", **within), BENCH)

@@ -87,9 +87,9 @@ def test_rare_classes_are_said_weighted_and_counted(tmp_path: Path, capsys: pyte
     lines = capsys.readouterr().err.splitlines()
     assert lines[:4] == [
         "160 training and 80 test images, 1x8x8, 3 classes (8 to 144 training images each), from memory",
-        "no test images are marked, so a third of the images of each class is held out",
+        "no test images are marked, so a third of the images of each class is held out for testing",
         "the classes are very unequal (0: 144 images, 1: 8); "
-        "search.class_weights=balanced and retrain.class_weights=balanced give them equal weight",
+        "set search.class_weights=balanced and retrain.class_weights=balanced to give them equal weight",
         f"search memory in {tmp_path / 'search'}, on the CPU with 1 thread",
     ]
     recalls = {}
@@ -109,4 +109,4 @@ def test_rare_classes_are_said_weighted_and_counted(tmp_path: Path, capsys: pyte
 def test_images_that_are_all_alike_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = np.full((240, 1, 8, 8), 7, np.uint8)
     rapdarts.search(TINY, data=(images, np.arange(240) % 3), run=tmp_path / "search")
-    assert "all training images are alike" in capsys.readouterr().err.splitlines()
+    assert "all training images are identical" in capsys.readouterr().err.splitlines()

@@ -76,7 +76,7 @@ COMMANDS = {
     "retrain NASNet digits --space missing.py": "--space missing.py: there is no such Python file; check its path.",
     "derive": "rapdarts derive needs the folder of a finished search, or its alphas.json; see rapdarts derive --help.",
     "derive PDARTS": "there is no file or folder PDARTS; pass the folder of a finished search, or its alphas.json.",
-    "derive .": ". is not a run folder: it has no config.yaml.",
+    "derive .": ". is not a run folder (no config.yaml); check its path.",
     "evaluate": "rapdarts evaluate needs a run folder created by rapdarts retrain, a network.safetensors, or an ONNX file; see ",
     "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and pass",
     "evaluate .": ". has no network.safetensors; pass the folder of a finished retraining.",
@@ -95,7 +95,7 @@ COMMANDS = {
     "search digits --jso": "rapdarts search has no switch '--jso'; its switches are --help, --debug, --json, --print-config, --space. "
     "The nearest is --json.",
     "search digits --seed=1": "Settings take no dashes; write seed=1.",
-    "search digits --json=1": "--json takes no value; write it alone.",
+    "search digits --json=1": "--json takes no value; write only --json.",
     "search digits --space": "--space needs the path of a Python file.",
     "search digits --space missing.py": "--space missing.py: there is no such Python file; check its path.",
     "search digits --space=.": "--space .: there is no such Python file; check its path.",
@@ -111,14 +111,14 @@ COMMANDS = {
     "search digits =3": "'=3' has no key; write key=value, such as seed=1.",
     "search digits data=3": "data is a section, not a key; use one of its keys, such as data.name.",
     "search digits macs=1": "the key 'macs' is ambiguous: it could be search.cost.macs, search.budget.macs or search.random.macs; "
-    "write one of them.",
-    "retrain PDARTS digits budget.params=80k": "rapdarts retrain trains the genotype it is given, so it does not use budget.params=;"
-    " choose a genotype with rapdarts derive RUN budget.params=80k out=FILE, and retrain FILE.",
+    "write the full name.",
+    "retrain PDARTS digits budget.params=80k": "rapdarts retrain trains a given genotype and does not use budget.params=;"
+    " derive another genotype with rapdarts derive RUN budget.params=80k out=FILE, and retrain FILE.",
     "retrain PDARTS digits search.max_skips=1": "rapdarts derive RUN max_skips=1 out=FILE, and retrain FILE.",
     "search digits data.range=1,0": "data.range=1,0 must be two values, the smaller one first, such as data.range=0,1.",
     "search digits data.range=1": "data.range takes a list such as [a, b], not 1.",
     "search digits data.layout=last": "data.layout cannot be 'last'; ",
-    "retrain PDARTS digits layers=3": "the key 'layers' is ambiguous: it could be skeleton.layers or search.layers; write one of them.",
+    "retrain PDARTS digits layers=3": "the key 'layers' is ambiguous: it could be skeleton.layers or search.layers; write the full name.",
     "cost PDARTS chanels=3": "there is no key 'chanels'; the nearest is channels.",
     "derive . search.max_skips=1": "there is no key 'search.max_skips'; the nearest is max_skips.",
     f"search digits {LONG}=1": "there is no key 'xxx",
@@ -136,7 +136,7 @@ COMMANDS = {
     "search digits seed=010": "seed=010 cannot be read: 010 is ambiguous in YAML; write ",
     "search digits seed=-1": "seed=-1 is out of range; it must be 0 to 4,294,967,295.",
     "search digits seed=4294967296": "seed=4294967296 is out of range; it must be 0 to 4,294,967,295.",
-    f"search digits seed={'9' * 5000}": "cannot be read: a number of more than 100 digits.",
+    f"search digits seed={'9' * 5000}": "cannot be read: the number has more than 100 digits.",
     "search digits epochs=0": "search.epochs=0 is out of range; it must be 1 to 1e6.",
     "search digits replicas=0": "search.replicas=0 is out of range; it must be 1 to 100.",
     "search digits replicas=101": "search.replicas=101 is out of range; it must be 1 to 100.",
@@ -151,9 +151,9 @@ COMMANDS = {
     "search digits rule=best": "search.rule cannot be 'best'; choose from auto, pdarts, darts, exact.",
     "search digits derive_none=1": "search.derive_none takes true or false, not 1.",
     "search digits skip_paths=two": "search.skip_paths cannot be 'two'; choose from auto, any, one.",
-    "search digits skip_paths=one": "skip_paths=one needs rule=exact; add it, or leave out skip_paths.",
+    "search digits skip_paths=one": "skip_paths=one needs rule=exact; add rule=exact, or leave out skip_paths.",
     "search digits skip_paths=one budget.params=100k": "search.skip_paths=one needs cells with one input,"
-    " which the space darts does not have; leave it at auto.",
+    " which the space darts does not have; use auto.",
     "derive . skip_paths=two": "skip_paths cannot be 'two'; choose from auto, any, one.",
     "derive . spend=1.5": "spend=1.5 is out of range; it must be auto, or 0 to 1.",
     "derive . spend=-1": "spend=-1 is out of range; it must be auto, or 0 to 1.",
@@ -181,7 +181,8 @@ COMMANDS = {
     "search digits search.layers=[3,x]": "search.layers takes a list of whole numbers, not 'x'.",
     "search digits search.layers=[3,3": "search.layers=[3,3 cannot be read: expected ',' or ']'",
     "search digits search.layers=[3,3]": "search.candidates needs 2 values, one for each stage in search.layers; it has 3.",
-    "search digits warmup_epochs=3": "search.warmup_epochs=3 leaves no epoch of search.epochs=3 to train alpha; make it smaller.",
+    "search digits warmup_epochs=3": "search.warmup_epochs=3 leaves no epoch of search.epochs=3 to train alpha;"
+    " reduce search.warmup_epochs.",
     "search digits drop_path=1": "retrain.drop_path=1.0 is out of range; it must be at least 0 and below 1.",
     "search digits data.name=cifar11": "data.name cannot be 'cifar11'; the nearest is cifar10 (choose from digits, ",
     "search digits strategy=best": "search.strategy cannot be 'best'; choose from pdarts, darts, random.",
@@ -201,22 +202,22 @@ COMMANDS = {
     "search digits primitives=[none]": "search.primitives leaves nothing to derive; list at least one primitive besides none.",
     "search digits primitives=[skip_connect,skip_connect]": "search.primitives lists a primitive twice; list each once.",
     "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 primitives in a stage with only 2 left",
-    "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; set its entry to 0.",
+    "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; set the first entry to 0.",
     "search digits device=quantum": "device=quantum is not a device; write auto, cpu, cuda or cuda:N.",
-    "search digits batch=5000": "search.batch=5000 is larger than the 481 of 1197 training images that it is drawn from"
+    "search digits batch=5000": "search.batch=5000 is larger than the 481 of 1197 training images that batches are drawn from"
     " (search.subset=0.8 x search.weight_fraction=0.5); use at most 481.",
     "search digits batch=400 subset=1 weight_fraction=0.7": "search.batch=400 is larger than the 359 of 1197 training images"
-    " that it is drawn from (1 - search.weight_fraction=0.7); use at most 359.",
+    " that batches are drawn from (1 - search.weight_fraction=0.7); use at most 359.",
     "retrain PDARTS digits retrain.batch=500 validation_fraction=0.6": "retrain.batch=500 is larger than the 479 of 1197"
-    " training images that it is drawn from (1 - retrain.validation_fraction=0.6); use at most 479.",
-    "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;",
+    " training images that batches are drawn from (1 - retrain.validation_fraction=0.6); use at most 479.",
+    "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 training images that batches are drawn from;",
     "search digits strategy=random budget.params=50k": "no genotype of the space darts with at most 2 skips in its normal cell meets"
     " params <= 50,000: the cheapest has 58,522; raise the budget, or set skeleton.channels=",
     "search digits strategy=random random.macs=1k": "meets macs <= 1,050: the cheapest has 964,096; raise search.random.macs.",
     "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': it is neither a file nor a"
     " known name; choose from ",
-    "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean needs one value for each of the 1 channels of the images; it has 3.",
-    "search digits data.name=npz": "data.name=npz needs data.path=PATH",
+    "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean must have one value per channel of the images (1), not 3.",
+    "search digits data.name=npz": "data.name=npz needs data.path; set data.path=PATH",
     "search digits data.name=folder data.path=nowhere": "data.path=nowhere does not exist.",
     "search digits data.name=cifar10 data.path=.": "change data.path.",
     "retrain NASNet digits --space mine.py": "NASNet: cell normal, node 0, edge 0: the space mine has no primitive 'sep_conv_5x5'; ",
@@ -288,9 +289,9 @@ def test_invalid_space_files_are_refused(source: str, message: str, refuse: Refu
         (b"save_seconds: 1:30", "mine.yaml:1: 1:30 is ambiguous in YAML; "),
         (b"data:\n  flip: no", "mine.yaml:2: no is ambiguous in YAML; "),
         (b"search: {cost: {macs: -1}}", "mine.yaml: search.cost.macs=-1.0 is out of range; it must be 0 to 1e6."),
-        (b"a: " + b"[" * 3000, "mine.yaml:1: nested deeper than 20 levels."),
+        (b"a: " + b"[" * 3000, "mine.yaml:1: values are nested deeper than 20 levels."),
         (b"# much\n" * 200_000, "mine.yaml has more than 100,000 bytes, too many for a configuration."),
-        (b"data: {path: gr\xfcn}", "mine.yaml is not UTF-8 text (byte 15); save it as UTF-8."),
+        (b"data: {path: gr\xfcn}", "mine.yaml is not UTF-8 text (invalid byte at offset 15); save it as UTF-8."),
         (b"- search", "mine.yaml must contain keys with values, such as seed: 1."),
         (b"\0", "mine.yaml is not valid YAML: "),
     ],
@@ -322,7 +323,7 @@ def labels(n: int, *last: float) -> np.ndarray[Any, Any]:
 ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "one class": (
         {"x": images(30), "y": np.zeros(30, int)},
-        "all images belong to one class; a classifier needs at least two.",
+        "all images belong to one class; a classifier needs at least two classes.",
     ),
     "a class with one image": (
         {"x": images(30), "y": labels(30, 3)},
@@ -332,7 +333,7 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "the label that torch ignores": ({"x": images(30), "y": labels(30, -100)}, "data.npz, y: label 29 is -100, but "),
     "a label out of range": (
         {"x": images(30), "y": labels(30, 9)},
-        "data.npz, y: label 29 is 9, but the labels of 4 classes are 0 to 3.",
+        "data.npz, y: label 29 is 9, but labels of 4 classes must be 0 to 3.",
     ),
     "fractional labels": (
         {"x": images(30), "y": labels(30, 0.5)},
@@ -359,7 +360,7 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "bits": ({"x": images(30) % 2, "y": labels(30)}, "x: the pixels are only 0 and 1, which may be "),
     "unclear channels": (
         {"x": np.zeros((30, 12, 32, 48), np.uint8), "y": labels(30)},
-        "x: the channels of images (12, 32, 48) could be the first or the last axis; add data.layout=channels_first or",
+        "x: the channels of images (12, 32, 48) could be the first or the last axis; set data.layout=channels_first or",
     ),
     "an array of objects": (
         {"x": images(30), "y": np.array([{}] * 30, dtype=object)},
@@ -375,7 +376,7 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a class without training images": (
         {"x_train": images(30), "y_train": labels(30), "x_test": images(6), "y_test": labels(6, 3)},
-        "y_test: label 5 is 3, but the labels of 3 classes are 0 to 2.",
+        "y_test: label 5 is 3, but labels of 3 classes must be 0 to 2.",
     ),
     "fewer images than a batch": ({"x": images(30), "y": labels(30)}, "=64 is larger than the "),
 }
@@ -483,22 +484,22 @@ GENOTYPES = {
     "a look-alike letter": (with_edge(["ѕkip_connect", 0]), "U+0455 CYRILLIC SMALL LETTER DZE"),
     "a node with only none": (
         changed(nodes=[[["none", 0]], *PDARTS["cells"]["normal"]["nodes"][1:]]),
-        "cell normal, node 0 has only edges none, so its output is zero; remove the node from concat and from ",
+        "cell normal, node 0 has only none edges, so its output is zero; remove the node from concat and from ",
     ),
     "an edge from a later node": (
         with_edge(["skip_connect", 4]),
-        "node 1, edge 0: the input 4 is a later node; it may be 0 to 2.",
+        "node 1, edge 0: the input 4 is a later node; use 0 to 2.",
     ),
     "an edge from itself": (
         with_edge(["skip_connect", 3]),
-        "node 1, edge 0: the input 3 is the node itself; it may be 0 to 2.",
+        "node 1, edge 0: the input 3 is the node itself; use 0 to 2.",
     ),
     "a negative input": (
         with_edge(["skip_connect", -1]),
-        "node 1, edge 0: the input -1 is negative; it may be 0 to 2.",
+        "node 1, edge 0: the input -1 is negative; use 0 to 2.",
     ),
     "a fractional input": (with_edge(["skip_connect", 0.5]), "node 1, edge 0: the input 0.5 is not a whole number; "),
-    "an incomplete edge": (with_edge(["skip_connect"]), "node 1, edge 0: must be a pair [primitive, input], not "),
+    "an incomplete edge": (with_edge(["skip_connect"]), "node 1, edge 0 must be a pair [primitive, input], not "),
     "no nodes": (changed(nodes=[]), "cell normal, nodes has 0 entries; a cell has 1 to 100 nodes."),
     "too many nodes": (
         changed(nodes=[[["skip_connect", 0]]] * 100_000),
@@ -510,8 +511,8 @@ GENOTYPES = {
         changed(concat=None).replace('"inputs"', '"input"', 1),
         "there is no field 'input'; the nearest is inputs",
     ),
-    "a concat of a missing node": (changed(concat=[9]), "concat lists 9, which is not a node; it may list 2 to 5."),
-    "another version": (changed(version=2), "has version 2 and needs a newer rapdarts; this one reads version 1."),
+    "a concat of a missing node": (changed(concat=[9]), "concat lists 9, which is not a node; use 2 to 5."),
+    "another version": (changed(version=2), "has version 2, but this release reads only version 1; upgrade rapdarts."),
     "no version": (changed(version=True), "version must be 1, not True."),
     "another format": (
         changed(format="onnx"),
@@ -528,17 +529,20 @@ GENOTYPES = {
     "another space": (changed(space="nasnet"), "the space nasnet has no primitive 'dil_conv_3x3'; "),
     "a path as a space": (changed(space="../darts"), "space must be a name of up to 64 letters, digits, _ and -, "),
     "not JSON": ("{", "genotype.json, line 1, column 2: not JSON: "),
-    "a list": ("[]", "genotype.json holds no genotype; supported formats are rapdarts JSON, Genotype(...) of "),
+    "a list": ("[]", "genotype.json contains no genotype; supported formats are rapdarts JSON, Genotype(...) of "),
     "an empty file": ("", "genotype.json is empty; it must contain a genotype."),
     "a duplicate key": (
         '{"format": 1, "format": 2}',
         "line 1, column 15: the key 'format' is repeated in one object.",
     ),
     "not a number": (changed(version=1).replace('"version": 1', '"version": NaN'), "NaN is not a finite number."),
-    "an overflowing number": (changed().replace('"version": 1', '"version": 1e999'), "'1e999' is too large a number."),
+    "an overflowing number": (
+        changed().replace('"version": 1', '"version": 1e999'),
+        "the number '1e999' is too large.",
+    ),
     "a long number": (
         changed().replace('"version": 1', '"version": ' + "9" * 5000),
-        "a whole number of more than 18 digits.",
+        "the number has more than 18 digits.",
     ),
     "deep nesting": ("[" * 3000 + "]" * 3000, "nested deeper than 50 levels."),
     # the DARTS dialect is parsed, never executed
@@ -557,16 +561,16 @@ GENOTYPES = {
     ),
     "an f-string": (DARTS.replace("'skip_connect'", 'f\'{open("marker", "w")}\'', 1), "only lists of pairs such as "),
     "a walrus": (DARTS.replace("range(2, 6)", "(x := open('marker', 'w'))", 1), "concat must be a list or range("),
-    "a lambda": ("(lambda: open('marker', 'w'))()", "genotype.json holds no genotype: found "),
+    "a lambda": ("(lambda: open('marker', 'w'))()", "genotype.json contains no genotype: found "),
     "a huge range": (
         DARTS.replace("range(2, 6)", "range(1000000000)", 1),
         "concat must be a list or range(first, end).",
     ),
-    "an import": ("import os; os.system('touch marker')", 'genotype.json holds no genotype: found "os.system('),
-    "a truncated text": (DARTS[:-5], "genotype.json holds no genotype: line 1: Genotype( was never closed; supported "),
+    "an import": ("import os; os.system('touch marker')", 'genotype.json contains no genotype: found "os.system('),
+    "a truncated text": (DARTS[:-5], "genotype.json contains no genotype: line 1: Genotype( is not closed; supported "),
     "an unpaired edge": (
         "Genotype(normal=[('skip_connect', 0)], normal_concat=[2], reduce=[], reduce_concat=[2])",
-        "two for every node, up to the last in concat, 2; put the pairs of each node in a list.",
+        "two for each node up to 2, the last in concat; put the pairs of each node in a list.",
     ),
 }
 
@@ -728,9 +732,7 @@ def test_incompatible_searches_are_not_averaged(refuse: Refuse, elsewhere: Path)
             assert (
                 error == f"{name} has {message}; only runs with the same space, data set and skeleton can be averaged."
             )
-    again = (
-        "two of these searches have identical mixing weights; pass each search once, and search with different seeds."
-    )
+    again = "two of these searches have identical mixing weights; pass each search only once, and search with different seeds."
     for runs in (["first", "first"], ["first", "second", "first/alphas.json"], ["second", "./second", "first"]):
         assert refuse("derive", *runs, "out=mine.json") == again
     shutil.copytree(elsewhere / "first", elsewhere / "copy")

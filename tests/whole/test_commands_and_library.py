@@ -194,7 +194,7 @@ def test_arrays_are_accepted_by_every_function(tmp_path: Path) -> None:
     assert rapdarts.evaluate(trained, data=data, timing=False).accuracy == trained.test.accuracy
     exported = rapdarts.export(trained, "pt2", data=data)
     assert exported.report["compared_on"].endswith("test images of memory")
-    with pytest.raises(InputError, match=r"means images passed by a program: pass them again with data="):
+    with pytest.raises(InputError, match=r"refers to images passed by a program; pass them again with data="):
         rapdarts.evaluate(trained)
 
 
@@ -272,7 +272,7 @@ def test_a_trained_network_is_retrained_with_the_experiment_of_its_run(
     ranked = rapdarts.rank(runs / "search", RANKED, run=runs / "short", progress=False)
     for network in (ranked, ranked.folder):
         with pytest.raises(
-            InputError, match="short is a ranking, whose recipe is too short for a retraining; specify an experiment"
+            InputError, match="short is a ranking, which trains too briefly for a retraining; add the experiment"
         ):
             rapdarts.retrain(network)
     assert main(["retrain", str(ranked.folder), "--print-config"]) == 2

@@ -91,7 +91,7 @@ def test_all_measures_of_a_run_are_reported(run: Path, tmp_path: Path, capsys: p
     words = capsys.readouterr().out
     assert words.startswith(f"test accuracy {percent(values['test_accuracy'], values['interval'], ', n = 600')}\n")
     assert f"\ntop-5 accuracy {percent(values['top5_accuracy'], values['top5_interval'])}\n" in words
-    assert f"calibration error {100 * values['calibration_error']:.2f} % (15 bins of confidence)" in words
+    assert f"calibration error {100 * values['calibration_error']:.2f} % (15 confidence bins)" in words
     assert confusion.confusion_table(values["confusion"], values["classes"]) in words
     assert f"params {result['costs']['params']:,}" in words and "images/s" not in words
     assert "plot=a.txt is not an image file" in error_line(capsys, str(run), "plot=a.txt")
@@ -203,7 +203,9 @@ def test_foreign_onnx_files_are_refused_in_one_line(
 
     Path("net.onnx").write_bytes(graph_of(*linear, weights=columns(10)))
     assert values_of(capsys, "net.onnx", "digits")["costs"] == {"macs": 640, "params": 640, "bytes": 2560}
-    assert "net.onnx returns 7 logits, but names 10 classes" in refused(graph_of(*linear, weights=columns(7)))
+    assert "net.onnx returns 7 logits, but its metadata list 10 classes" in refused(
+        graph_of(*linear, weights=columns(7))
+    )
     fixed = graph_of(*linear, weights=columns(10), pixels=(1, 1, 8, 8))
     assert "net.onnx cannot be run on images of shape (256, 1, 8, 8) (" in refused(fixed)
     bare = onnx.helper.make_node("Flatten", ["pixels"], ["logits"])
@@ -287,7 +289,7 @@ def test_a_copied_file_is_tested_on_the_data_of_an_experiment(
     copy = tmp_path / "net.safetensors"
     shutil.copy(run / "network.safetensors", copy)
     assert error_line(capsys, str(copy)).endswith(
-        "net.safetensors is not in a run folder, so the data to test on are unknown; add an experiment after it, such as digits.\n"
+        "net.safetensors is not in a run folder, so its test data are unknown; add an experiment after it, such as digits.\n"
     )
     assert accuracy_of(capsys, str(copy), "digits") == accuracy_of(capsys, str(run))
     assert "there is no experiment 'digitz'; the nearest is digits" in error_line(capsys, str(copy), "digitz")
@@ -307,7 +309,7 @@ def test_mismatched_data_are_refused(run: Path, tmp_path: Path, capsys: pytest.C
         "was trained on images of shape (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have"
         in error
     )
-    assert error.endswith("use other data with data.path=PATH, or another experiment.\n")
+    assert error.endswith("set data.path=PATH, or use another experiment.\n")
 
 
 def card(**changes: Any) -> dict[str, Any]:

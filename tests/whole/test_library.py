@@ -431,7 +431,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "space of a reference network": (lambda: rapdarts.retrain("lenet", "digits", space=MINE), "does not use space=; leave it out"),
     "memory": (
         lambda: rapdarts.search("digits", {"data.name": "memory"}),
-        r"means images passed by a program: pass them again with data=\(images, labels\)",
+        r"refers to images passed by a program; pass them again with data=\(images, labels\)",
     ),
     "no search": (lambda: rapdarts.derive([]), "needs the folder of a finished search; pass at least one"),
     "spend": (lambda: rapdarts.derive("PDARTS", spend=1.5), "spend=1.5 is out of range; it must be auto, or 0 to 1"),
@@ -452,21 +452,21 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "labels": (lambda: rapdarts.search(TINY, data=(IMAGES, LABELS + 1)), "data, labels: label"),
     "test labels": (
         lambda: rapdarts.search(TINY, data=(IMAGES, LABELS % 3), test=(IMAGES, LABELS)),
-        "test, labels: label .* but the labels of 3 classes are 0 to 2",
+        "test, labels: label .* but labels of 3 classes must be 0 to 2",
     ),
     "texts": (lambda: rapdarts.search(TINY, data=(IMAGES, ["a"] * 300)), "data, labels must be numbers"),
     "one array": (lambda: rapdarts.search(TINY, data=IMAGES), r"data: item 0 must be \(image, label\), not a ndarray"),
     "a loader": (
         lambda: rapdarts.search(TINY, data=DataLoader(TensorDataset(torch.from_numpy(IMAGES)))),
-        "data is a DataLoader, .*; pass its dataset: data=loader.dataset",
+        "data is a DataLoader, .*; pass its data set: data=loader.dataset",
     ),
     "items without an image": (
         lambda: rapdarts.search(TINY, data=[{"picture": IMAGES[0], "label": 0}]),
-        r"data: item 0 has the keys picture, label; give one image \(image or img\) and one label",
+        r"data: item 0 has the keys picture, label; use one key for the image \(image or img\) and one for the label",
     ),
     "two labels": (
         lambda: rapdarts.search(TINY, data=[{"img": IMAGES[0], "label": 0, "fine_label": 1}]),
-        "data: item 0 has the keys img, label, fine_label; give one image",
+        "data: item 0 has the keys img, label, fine_label; use one key for the image",
     ),
     "a number": (lambda: rapdarts.search(TINY, data=3), r"data must be a pair \(images, labels\), or a data set"),
     "empty data": (lambda: rapdarts.search(TINY, data=[]), "data has no images"),

@@ -80,8 +80,10 @@ def test_one_of_many_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         "params"
     ]
     listed = "9 genotypes: LIGHT (line 8), "
-    assert f"genotypes.py holds {listed}" in refusal(capsys, "cost", "genotypes.py")
-    assert f"genotypes.py has no genotype NASNET; it holds {listed}" in refusal(capsys, "cost", "genotypes.py:NASNET")
+    assert f"genotypes.py contains {listed}" in refusal(capsys, "cost", "genotypes.py")
+    assert f"genotypes.py has no genotype NASNET; it contains {listed}" in refusal(
+        capsys, "cost", "genotypes.py:NASNET"
+    )
     assert refusal(capsys, "cost", "models.py:NASNET").startswith("there is no file or folder models.py; ")
     overwritten = refusal(capsys, "export", "genotypes.py:LIGHT", "out=genotypes.py")
     assert "is an input of this command and would be overwritten" in overwritten
@@ -213,7 +215,7 @@ def runs(folder: Path) -> Path:
     "name", ["metrics.jsonl", "alphas.json", "config.yaml", "result.json", "environment.json", "status.json"]
 )
 def test_records_of_a_run_are_no_genotypes(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = f"search/{name} is a record of a run and holds no genotype to build; the genotype of this run is in search/genotype.json."
+    words = f"search/{name} is a record of a run and contains no genotype to build; the genotype of this run is in search/genotype.json."
     for command in (("cost",), ("export",)):
         assert refusal(capsys, *command, f"search/{name}") == words
     assert refusal(capsys, "retrain", f"search/{name}", "digits") == words
@@ -229,12 +231,12 @@ def test_a_file_beside_a_genotype_names_it(name: str, runs: Path, capsys: pytest
     ):
         Path(folder, name).write_text("# Results\n\nThe log of 5 epochs.\n")
         error = refusal(capsys, "cost", f"{folder}/{name}")
-        assert "holds no genotype" in error and words in error
+        assert "contains no genotype" in error and words in error
 
 
 def test_files_of_many_genotypes_are_listed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = refusal(capsys, "cost", "rank/ranking.json")
-    assert "rank/ranking.json holds 2 genotypes: 0.genotype, 1.genotype; select one of them" in error
+    assert "rank/ranking.json contains 2 genotypes: 0.genotype, 1.genotype; select one of them" in error
     assert (
         answer(capsys, "cost", "rank/ranking.json:0.genotype")["params"]
         == answer(capsys, "cost", "rank")["params"]
@@ -296,7 +298,7 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
     }
     assert found[1] == answer(capsys, "cost", "lenet")
     assert main(["cost", "net.onnx"]) == 0
-    words = "net.onnx is a graph: its bytes are those in the file, and costs without a number are not counted in it"
+    words = "net.onnx is an ONNX graph: bytes are those in the file, and costs shown as - are not counted"
     assert words in capsys.readouterr().out
     write_onnx("more.onnx", ("Det", "volume"), ("Det", "again"))
     assert answer(capsys, "cost", "more.onnx")["not_counted"] == {"Det": ["volume", "again"]}
@@ -305,12 +307,12 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
     }
     assert main(["cost", "more.onnx"]) == 0
     assert "not counted in the macs of more.onnx (no formula): Det in " in capsys.readouterr().out
-    words = "more.onnx is an ONNX file, which rapdarts measure does not run; rapdarts evaluate more.onnx EXPERIMENT times it."
+    words = "more.onnx is an ONNX file, which rapdarts measure does not run; use rapdarts evaluate more.onnx EXPERIMENT instead."
     assert refusal(capsys, "measure", "more.onnx") == words
     useless = refusal(capsys, "cost", "net.onnx", "classes=3")
     assert useless == "rapdarts cost net.onnx does not use classes=; leave it out."
     for command in (("export", "net.onnx"), ("retrain", "net.onnx", "digits")):
-        words = "net.onnx is an ONNX file, from which rapdarts reads no genotype; pass the run folder"
+        words = "net.onnx is an ONNX file, and rapdarts cannot read a genotype from it; pass the run folder"
         assert words in refusal(capsys, *command)
     words = "net.onnx is an ONNX file, which rapdarts can only evaluate and count; pass the run folder of its network, or the "
     assert words in refusal(capsys, "export", "net.onnx", "to=pt2", "out=net.pt2")
@@ -319,9 +321,9 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
 
 
 BINARY = {
-    "weights.pt": "weights.pt is a binary file and holds no genotype: rapdarts reads genotypes from text; rapdarts derive FILE space=NAME",
-    "alphas.npz": "alphas.npz is a binary file and holds no genotype: rapdarts reads genotypes from text; rapdarts derive FILE space=NAME",
-    "net.pte": "net.pte is a binary file and holds no genotype: it is for another runtime; pass the run folder of the network, or its",
+    "weights.pt": "weights.pt is a binary file and contains no genotype: rapdarts reads genotypes from text; rapdarts derive FILE ",
+    "alphas.npz": "alphas.npz is a binary file and contains no genotype: rapdarts reads genotypes from text; rapdarts derive FILE ",
+    "net.pte": "net.pte is a binary file and contains no genotype: it is for another runtime; pass the run folder of the network, or its",
     "picture.png": "picture.png is a binary file, not text.",
 }
 

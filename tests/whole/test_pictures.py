@@ -84,13 +84,13 @@ def test_the_messages_state_what_was_read_and_what_was_not(found: Outcome) -> No
         f"{COUNT - HELD_OUT} training and {HELD_OUT} test images, 3x{SIZE}x{SIZE}, 10 classes (20 to 53 training images each),"
         " from holiday",
         f"classes: {', '.join(CLASSES)}",
-        "files that are not images are not used: 1 .txt",
+        "files that are not images are ignored: 1 .txt",
         "not used: 1 image outside the class folders, such as cover.jpg",
         "holiday: 120 grey images are read as RGB",
         "holiday: 60 images with a palette are read as RGB",
         "holiday: 120 transparent images are placed on white",
     ]
-    assert lines[7] == "no test images are marked, so a third of the images of each class is held out"
+    assert lines[7] == "no test images are marked, so a third of the images of each class is held out for testing"
     assert "DS_Store" not in found.said
     assert sum(line.startswith("step ") for line in lines) == 4
 

@@ -1,4 +1,4 @@
-"""Dialects: genotypes as other programs write them, parsed into trees with the structure of our JSON.
+"""Dialects: parsers that turn genotypes of other programs into trees with the structure of our JSON.
 
 `find` looks for the genotypes in a text and chooses one; `cells_of` turns its value into a tree of cells. Both are tolerant:
 they accept a genotype in any of its printed forms. Texts are parsed, never evaluated. `rapdarts.architecture.reading` then

@@ -1,4 +1,4 @@
-"""Changes of values in a Python text by other means than a plain assignment to a name, found in its syntax tree."""
+"""Detection of changes to values in Python source, other than plain assignments to names, from its syntax tree."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ READING_FUNCTIONS = re.compile(
     "(p?print|plot|draw|show|display|visuali[sz]e|log|info|debug|warning|error|save|dump|write|check|assert|validate)\\w*"
     "|[A-Z]\\w*"  # classes
 )
-"""Names of functions that are taken to change no argument, besides Python's own."""
+"""Pattern for functions that, like Python's built-in ones, are assumed not to change their arguments."""
 VIEWS = frozenset(("enumerate", "zip", "reversed", "iter", "items", "values", "get"))
-"""Calls that return the parts of their arguments themselves, not copies."""
+"""Functions and methods that return parts of their arguments without copying them."""
 
 
 MAX_CHANGES = 50
-"""Largest number of changes of one name in functions that are followed one by one."""
+"""Maximum number of changes to a name inside functions that are tracked individually."""
 
 
 class Extent(Enum):
@@ -41,7 +41,7 @@ Change = tuple[ast.expr, Extent]
 
 @dataclass
 class Functions:
-    """Effects of the functions in a text: on names outside, by name, and on arguments, by the function's name."""
+    """Effects of the functions in a text: on outer names (`rebound`, `changed`) and on arguments (`changing`, by function)."""
 
     rebound: dict[str, ast.stmt] = field(default_factory=dict)
     changed: defaultdict[str, list[tuple[Change, ast.AST]]] = field(default_factory=lambda: defaultdict(list))
@@ -49,7 +49,7 @@ class Functions:
 
 
 def own_nodes(statement: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a statement without the statements inside it; variables of comprehensions are left out."""
+    """Yield the nodes of a statement, except nested statements and the variables of comprehensions."""
     stack = [statement]
     while stack:
         node = stack.pop()
@@ -83,7 +83,7 @@ def names_bound(nodes: Iterator[ast.AST]) -> Iterator[str]:
 
 
 def changes(node: ast.AST, functions: Functions) -> Iterator[Change]:
-    """Yield the expressions whose value a node may change in place, and how far."""
+    """Yield the expressions whose values a node may change in place, and the extent of each change."""
     if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
         yield node, Extent.ITEM
     elif isinstance(node, ast.AugAssign):
@@ -104,7 +104,7 @@ def changes(node: ast.AST, functions: Functions) -> Iterator[Change]:
 
 
 def effects_of_functions(module: ast.Module) -> Functions:
-    """Return what the functions in a module do to names outside them and to their arguments, whether they are called or not."""
+    """Return the effects of a module's functions on outer names and on their arguments, whether or not they are called."""
     effects = Functions()
     found = [node for node in ast.walk(module) if isinstance(node, Function)]
     effects.changing = dict.fromkeys((function.name for function in found), False)
@@ -128,14 +128,14 @@ def effects_of_functions(module: ast.Module) -> Functions:
                 elif root and root not in local:
                     some = effects.changed[root]
                     some.append(((expression, extent), part))
-                    if len(some) > MAX_CHANGES:  # too many to follow one by one
+                    if len(some) > MAX_CHANGES:  # too many to track individually
                         some[:] = [((ast.Name(root), Extent.ANY), part)]
         stack += [(part, local) for part in inside if isinstance(part, Function)]
     return effects
 
 
 def _inside(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
-    """Yield the nodes of the body of a function; of the functions inside it, only their definitions."""
+    """Yield the nodes of a function's body; nested functions are yielded without their bodies."""
     stack: list[ast.AST] = [*function.body]
     while stack:
         node = stack.pop()
@@ -154,7 +154,7 @@ def _last_name(node: ast.AST) -> str:
 
 
 def _root(node: ast.AST) -> str:
-    """Return the name that a chain of attributes and items begins with; empty for other expressions."""
+    """Return the first name in a chain of attributes and items; empty for other expressions."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""

@@ -1,7 +1,7 @@
 """The DARTS family: genotypes with the fields normal, normal_concat, reduce and reduce_concat.
 
-The edges of a cell are in one list, two for each node, or in a list for each node. An edge is a pair (primitive, input), in
-either order, perhaps followed by its weight, or a triple that also names its node.
+A cell is a flat list with two edges for each node, or a list of edges for each node. An edge is either a pair (primitive,
+input), in either order and optionally followed by its weight, or a triple that also names its node.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ ACCURACIES = (
 )
 LOSSES_AND_COSTS = ("loss", "train_loss", "valid_loss", "val_loss", "latency", "params", "flops", "macs")
 SILENT = frozenset((*IDENTITY, *ACCURACIES, *LOSSES_AND_COSTS))
-"""Fields that do not describe the cells."""
+"""Fields that do not describe the cells and are ignored."""
 
 MAX_STATE = 1000
 CONCAT = "concat must be a list or range(first, end)"
 
 
 def cells_of_fields(given: Mapping[str, Any], where: str) -> ParsedCells:
-    """Return the cells of a genotype with these fields; fields that are None, or that do not describe the cells, are ignored.
+    """Return the cells of a genotype from its fields, ignoring those that are None or do not describe the cells.
 
     Raises InputError.
     """
@@ -66,17 +66,18 @@ def cells_of_fields(given: Mapping[str, Any], where: str) -> ParsedCells:
     for name in fields:
         if name not in FIELDS:
             raise InputError(
-                f"{where} has the field {quote_value(name)}; {suggestion(name, FIELDS)}; remove any field that does not describe the cells."
+                f"{where} has the unknown field {quote_value(name)}; {suggestion(name, FIELDS)}; remove"
+                " any field that does not describe the cells."
             )
     for name in FIELDS:
         if name not in fields:
             found = "is None" if name in given else "is missing"
-            raise InputError(f"{where}: the field {name} {found}; a genotype has {', '.join(FIELDS)}.")
+            raise InputError(f"{where}: the field {name} {found}; a genotype needs {', '.join(FIELDS)}.")
     return ParsedCells({kind: _cell(fields[kind], fields[f"{kind}_concat"], kind, where) for kind in KINDS})
 
 
 def fields_of_sequence(values: Sequence[Any]) -> dict[str, Any]:
-    """Return the fields of a genotype without their names, in the order of FIELDS."""
+    """Return the fields of a genotype given as bare values in the order of FIELDS."""
     names = [*FIELDS, *(f"number {number}" for number in range(len(FIELDS) + 1, len(values) + 1))]
     return dict(zip(names, values, strict=False))
 
@@ -106,15 +107,15 @@ def _cell(edges: Any, concat: Any, kind: str, where: str) -> dict[str, Any]:
     if len(edges) % 2 or INPUTS + len(edges) // 2 - 1 > last > 0:
         pairs = plural(len(edges), "pair")
         raise InputError(
-            f"{where}: {kind} has {pairs}; a flat list has two for every node, up to the last in concat, {last}; put the pairs of each"
-            " node in a list."
+            f"{where}: {kind} has {pairs}, but a flat list needs two for each node up to {last}, the last in concat; put the pairs of"
+            " each node in a list."
         )
     nodes = [[_pair(edge) for edge in edges[first : first + 2]] for first in range(0, len(edges), 2)]
     return tree_of(nodes, numbers)
 
 
 def _pair(edge: Any) -> Any:
-    """Return an edge as [primitive, input], without its weight; anything else unchanged, for the strict check to reject."""
+    """Return an edge as [primitive, input] without its weight; anything else is returned unchanged and rejected later."""
     if isinstance(edge, list) and len(edge) == 3 and type(edge[2]) is float:
         edge = edge[:2]  # a mixing weight
     turned = isinstance(edge, list) and len(edge) == 2 and is_whole(edge[0]) and isinstance(edge[1], str)
@@ -122,7 +123,7 @@ def _pair(edge: Any) -> Any:
 
 
 def _concat(value: Any, where: str) -> list[Any]:
-    """Return the numbers in a list, or in a range that is written as text."""
+    """Return the numbers of a list, or of a range given as a string."""
     if isinstance(value, str):
         read = python_values(value)
         value = read[0].value if read and isinstance(read[0].value, list) else value
@@ -171,6 +172,6 @@ def _of_triples(edges: list[list[Any]], concat: list[Any], kind: str, where: str
     for number, node in enumerate(cell, INPUTS):
         kept = [edge for edge in node if edge[1] not in empty]
         if node and not kept:
-            raise InputError(f"{where}: node {number} of {kind} reads only nodes without edges.")
+            raise InputError(f"{where}: node {number} of {kind} reads only nodes without edges; give it another input.")
         node[:] = kept
     return tree_of(cell, [number for number in concat if number not in empty])

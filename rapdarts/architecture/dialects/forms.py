@@ -1,4 +1,4 @@
-"""Forms of a genotype: recognition of a plain value, and the parser of each form."""
+"""Forms in which other programs and rapdarts write a genotype: how to recognise and parse each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMAT = "rapdarts-genotype"
 
 
 def is_ours(value: Any) -> bool:
-    """Return whether a value is an object of our own JSON, perhaps an invalid one."""
+    """Return whether a value is an object of our own JSON, possibly an invalid one."""
     if not isinstance(value, dict):
         return False
     cells = value.get("cells")
@@ -26,13 +26,13 @@ def is_ours(value: Any) -> bool:
 
 
 def is_other(value: Any) -> bool:
-    """Return whether a value is an object of another file of rapdarts than a genotype, such as alphas.json."""
+    """Return whether a value comes from a rapdarts file other than a genotype, such as alphas.json."""
     form = value.get("format") if isinstance(value, dict) else None
     return isinstance(form, str) and form.startswith("rapdarts-") and form != FORMAT
 
 
 def is_genotype(value: Any) -> bool:
-    """Return whether a value has one of the forms of a genotype, perhaps with mistakes."""
+    """Return whether a value has one of the forms of a genotype, possibly with mistakes."""
     return is_ours(value) or _parser(value) is not None
 
 
@@ -45,7 +45,7 @@ def cells_of(value: Any, where: str) -> ParsedCells:
 
 
 def _parser(value: Any) -> Callable[[Any, str], ParsedCells] | None:
-    """Return the function that parses the form of a value; None if it is not a genotype of another program."""
+    """Return the parser for the form of a value; None if it is not a genotype of another program."""
     if isinstance(value, Call):
         return _of_call if value.name.endswith("Genotype") else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Calls in Python syntax that only make a list, a dictionary, a number or a string: one function for each, in one table."""
+"""Calls in Python syntax that only create a list, a dictionary, a number or a string, with a function for each."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def _range(arguments: list[Any], named: Mapping[str, Any]) -> Any:
 
 
 def _sequence(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    """Return a copy of a list, so that later changes of the list do not change it; a very long one is shared."""
+    """Return a copy of a list, so that later changes to the list do not affect it; a very long list is shared instead."""
     if len(arguments) != 1 or not isinstance(arguments[0], list):
         return FAILED if arguments else []
     return [*arguments[0]] if len(arguments[0]) <= MAX_RANGE else arguments[0]
 
 
 def set_of(values: list[Any]) -> Any:
-    """Return the numbers of a set in ascending order; a set of anything else has no order, and is FAILED."""
+    """Return the numbers of a set in ascending order; FAILED for a set of anything else, which has no order."""
     return sorted(set(values)) if all(map(is_whole, values)) else FAILED
 
 
@@ -38,7 +38,7 @@ def _set(arguments: list[Any], named: Mapping[str, Any]) -> Any:
 
 
 def _copy(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    """Return the value itself, so that a change of it or of its copy counts for both."""
+    """Return the value itself, so that a change to the original or the copy counts for both."""
     known = len(arguments) == 1 and isinstance(arguments[0], list | dict | Call) and not named
     return arguments[0] if known else FAILED
 
@@ -52,7 +52,7 @@ def _text(arguments: list[Any], named: Mapping[str, Any]) -> Any:
 
 
 def _array(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    """Return the values of an array or a tensor; its dtype and its device say nothing about them."""
+    """Return the values of an array or a tensor, ignoring its dtype and device."""
     return arguments[0] if arguments and isinstance(arguments[0], list | int | float) else FAILED
 
 
@@ -77,4 +77,4 @@ MAKERS: Sequence[tuple[re.Pattern[str], Callable[[list[Any], Mapping[str, Any]],
     (re.compile("array|asarray|tensor|as_tensor"), _array),
     (re.compile("dict|OrderedDict"), _mapping),
 )
-"""Calls by the last part of their names, each with the function that returns its value, or FAILED."""
+"""Patterns for the last part of a call's name, each with a function that returns the call's value or FAILED."""

@@ -1,4 +1,4 @@
-"""NAS-Bench-201: strings such as |none~0|+..., and their cells as lists. NAS-Bench-301: dictionaries of ConfigSpace, and compact tuples."""
+"""Dialects of NAS-Bench-201 (strings such as |none~0|+..., and lists) and NAS-Bench-301 (ConfigSpace dictionaries, compact tuples)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cells_of_bars(text: str, where: str) -> ParsedCells:
     parts = text.strip().split("+")
     if len(parts) != BENCH_NODES:
         raise InputError(
-            f"{where}: found {plural(len(parts), 'node')} in {quote_value(text.strip())}; the NAS-Bench-201 dialect has {BENCH_NODES},"
+            f"{where}: found {plural(len(parts), 'node')} in {quote_value(text.strip())}; the NAS-Bench-201 dialect needs {BENCH_NODES},"
             " joined by +."
         )
     nodes = []
@@ -53,7 +53,7 @@ def cells_of_bars(text: str, where: str) -> ParsedCells:
 
 
 def is_bars(value: Any) -> bool:
-    """Return whether a value is a string of NAS-Bench-201, perhaps an invalid one."""
+    """Return whether a value is a string of NAS-Bench-201, possibly an invalid one."""
     return isinstance(value, str) and BENCH_BEGIN.match(value) is not None
 
 
@@ -71,7 +71,7 @@ def is_bench_cell(value: Any) -> bool:
 
 
 def cells_of_bench_lists(value: list[Any], where: str) -> ParsedCells:
-    """Return the cell of three lists of pairs (primitive, input)."""
+    """Return the cell given as three lists of pairs (primitive, input)."""
     return _bench_cell(value)
 
 
@@ -90,7 +90,7 @@ PRIMITIVES = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-"""Primitives of the space of DARTS without none, in the order in which compact tuples number them."""
+"""Primitives of the DARTS space except none, in the order of their numbers in compact tuples."""
 
 NODES, EDGES = 4, 8
 """Number of nodes and of edges of a cell in the space of NAS-Bench-301."""
@@ -106,7 +106,7 @@ def is_config(tree: Mapping[str, Any]) -> bool:
 def cells_of_config(tree: Mapping[str, Any], where: str) -> ParsedCells:
     """Return the cells of a ConfigSpace dictionary, with keys such as `NetworkSelectorDatasetInfo:darts:edge_normal_0`.
 
-    `inputs_node_normal_3` names the two inputs of a node, as in "0_2"; the first node, 2, has the inputs 0 and 1.
+    `inputs_node_normal_3` names the two inputs of node 3, as in "0_2"; the first node is 2, and its inputs are 0 and 1.
     `edge_normal_K` is the primitive of edge K; edges are numbered node by node. Raises InputError.
     """
     found: dict[tuple[str, str, int], Any] = {}
@@ -169,7 +169,7 @@ def cells_of_compact(value: list[list[list[int]]], where: str) -> ParsedCells:
         for source, number in cell:
             if not 0 <= number < len(PRIMITIVES):
                 raise InputError(
-                    f"{where}: {kind} has the pair {quote_value((source, number))}; its second number must be 0 to"
+                    f"{where}: {kind} has the pair {quote_value((source, number))}; its second number must be from 0 to"
                     f" {len(PRIMITIVES) - 1}, for {', '.join(PRIMITIVES)}."
                 )
     cells = {}

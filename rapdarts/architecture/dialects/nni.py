@@ -1,4 +1,4 @@
-"""NNI: the dictionaries that its DARTS examples export."""
+"""Dialect of NNI: the dictionaries that its DARTS examples export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from rapdarts.architecture.dialects.trees import INPUTS, ParsedCells, tree_of
 from rapdarts.architecture.space import KINDS
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 from rapdarts.files.json import as_list, quote_value
 
 NNI_KEY = re.compile(r"(?P<kind>normal|reduce)/(?P<what>op|input)_(?P<node>[0-9]{1,3})_(?P<slot>[0-9]{1,3})")
@@ -37,7 +37,7 @@ def is_nni(tree: Mapping[str, Any]) -> bool:
 def cells_of_nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
     """Return the cells in a dictionary that NNI exports.
 
-    NNI 2.8 and later write `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` for every edge; a key names the cell,
+    NNI 2.8 and later write `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` for every edge. A key names the cell,
     the node (numbered from 2, after the inputs) and the edge. The input may be in a list. Earlier versions write
     `"normal_n2_p0": "sepconv3x3"` for every possible edge, and list the kept edges under `"normal_n2_switch"`. All nodes
     have the same number of edges and all are concatenated, as in NNI's DARTS space. Raises InputError.
@@ -57,8 +57,8 @@ def cells_of_nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
     for (kind, node), found in edges.items():
         if len(found) < most:
             raise InputError(
-                f"{where}: node {node} of {kind} has {len(found)} edges, but others have {most}; in NNI all nodes have the"
-                " same number of edges."
+                f"{where}: node {node} of {kind} has {plural(len(found), 'edge')}, but others have {most}; in NNI all nodes have"
+                " the same number of edges."
             )
     return ParsedCells(cells)
 
@@ -72,7 +72,7 @@ def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]
             found[place["kind"], int(place["node"])].setdefault(int(place["slot"]), {})[place["what"]] = value
         elif key not in NNI_SIZES:
             raise InputError(
-                f"{where}: found the key {quote_value(key)} among NNI's keys, which look like normal/op_2_0 and normal/input_2_0."
+                f"{where}: the key {quote_value(key)} is not one of NNI's, such as normal/op_2_0 and normal/input_2_0; remove it."
             )
     edges: dict[tuple[str, int], list[Any]] = {}
     for (kind, node), slots in found.items():
@@ -82,19 +82,21 @@ def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]
             if isinstance(source, list) and len(source) == 1:
                 (source,) = source
             if name is None or source is None:
-                raise InputError(f"{where}: one of {kind}/op_{node}_{slot} and {kind}/input_{node}_{slot} is missing.")
+                raise InputError(
+                    f"{where}: one of {kind}/op_{node}_{slot} and {kind}/input_{node}_{slot} is missing; add it."
+                )
             edges[kind, node].append([name, source])
     return edges
 
 
 def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]]:
-    """Return the edges of every (cell, node), from the older keys; a node's edges are in the order of its switch."""
+    """Return the edges of every (cell, node), from the older keys; a node's edges are in the order of its switch list."""
     edges: dict[tuple[str, int], list[Any]] = {}
     for key, value in tree.items():
         place = NNI_OLD_KEY.fullmatch(key)
         if not place:
             raise InputError(
-                f"{where}: found the key {quote_value(key)} among NNI's keys, which look like normal_n2_p0 and normal_n2_switch."
+                f"{where}: the key {quote_value(key)} is not one of NNI's, such as normal_n2_p0 and normal_n2_switch; remove it."
             )
         if place["input"] is not None:
             continue

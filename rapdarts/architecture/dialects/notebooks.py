@@ -1,4 +1,4 @@
-"""Jupyter notebooks, JSON in which a genotype is in the source of a cell."""
+"""Jupyter notebooks: JSON files with genotypes in the source of code cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rapdarts.files.json import Fault, strict_loads
 
 
 def code_of(text: str) -> str | None:
-    """Return the source of the code cells of a notebook, one after the other; None if the text is not a notebook."""
+    """Return the joined source of the code cells of a notebook; None if the text is not a notebook."""
     if '"nbformat"' not in text:
         return None
     with suppress(Fault):
@@ -22,6 +22,6 @@ def code_of(text: str) -> str | None:
 
 
 def _source(cell: dict[str, Any]) -> str:
-    """Return the source of a cell, which is a text or a list of lines."""
+    """Return the source of a cell, which is a string or a list of lines."""
     source = cell.get("source")
     return "".join(line for line in source if isinstance(line, str)) if isinstance(source, list) else str(source or "")

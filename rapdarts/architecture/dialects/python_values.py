@@ -1,4 +1,4 @@
-"""Values in a text in Python syntax: the text is parsed, and calls and names are looked up in tables, never evaluated."""
+"""Values in Python source. The source is parsed, never executed; calls and names are looked up in tables."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from rapdarts.architecture.dialects.values import (
 )
 
 MAX_CHARACTERS = 300_000
-"""Longest text that is parsed as Python, which takes a few seconds at worst."""
+"""Maximum length of a text that is parsed as Python; parsing takes a few seconds at worst."""
 MAX_JOINED = 200
-"""Length of the longest sum of lists, and largest number of fields of a named tuple that is replaced in part."""
+"""Maximum length of a sum of lists, and maximum number of fields of a named tuple in a call of `_replace`."""
 WAY_OUT = "print the genotype and pass the output, or select another"
 
 
 def python_values(text: str) -> list[Named] | None:
     """Return the values of the statements in a text, in order; None if the text is not in Python syntax.
 
-    A value is None, a truth value, a number, a string, a list (also for tuples), a dictionary, a Call, or Unread. A name
-    stands for the value last assigned to it. Functions are left out. If anything other than an assignment to
-    its name changes a value, anywhere in the text, the value or its parts become Unread.
+    A value is None, a bool, a number, a string, a list (also for tuples), a dictionary, a Call, or Unread. A name
+    stands for the value last assigned to it. Functions are skipped. If anything other than an assignment to its name
+    may change a value, anywhere in the text, the value or its parts become Unread.
     """
     if len(text) > MAX_CHARACTERS or "\0" in text:
         return None
@@ -61,7 +61,7 @@ def python_values(text: str) -> list[Named] | None:
 class _Reader:
     """Reader of the statements of one text, which remembers the values of names and the fields of named tuples.
 
-    Values that Python shares between names are shared here too, so that a change through one name shows in all of them.
+    Values that Python shares between names are shared here too, so that a change through one name affects all of them.
     """
 
     def __init__(self, text: str, module: ast.Module) -> None:
@@ -75,10 +75,10 @@ class _Reader:
         self.fields: dict[str, list[str]] = {}
         self.functions = effects_of_functions(module)
         self.prefix = ""  # the classes around a statement
-        self.depth = 0  # of branches and loops
+        self.depth = 0  # nesting depth of branches and loops
 
     def run(self, body: Sequence[ast.stmt]) -> None:
-        """Read statements in order, with those inside classes (their names begin with `prefix`) and conditions."""
+        """Read statements in order, including those in classes (names there begin with `prefix`) and in branches."""
         for statement in body:
             if isinstance(statement, ast.Assign | ast.AnnAssign):
                 value = MISSING if statement.value is None else self.value(statement.value)
@@ -106,7 +106,7 @@ class _Reader:
         self.prefix = around
 
     def run_blocks(self, statement: ast.stmt) -> None:
-        """Read the branches of a statement; a name that one of them binds again has no known value afterwards."""
+        """Read the branches of a statement; a name that one of them rebinds has no known value afterwards."""
         self.depth += 1
         if isinstance(statement, ast.For | ast.AsyncFor | ast.While):
             for name in names_bound(ast.walk(statement)):
@@ -177,7 +177,7 @@ class _Reader:
                 self.spoil(change, statement)
 
     def spoil(self, change: Change, node: ast.AST) -> None:
-        """Make the value of an expression Unread, or the parts of it that may be changed, wherever it is used."""
+        """Make the value of an expression, or the parts of it that may change, Unread wherever it is used."""
         expression, extent = change
         inside = Extent.ANY if extent is Extent.ITEM else Extent.INSIDE
         name, listed = self.known(expression), not isinstance(node, ast.Assign | ast.AnnAssign)
@@ -185,7 +185,7 @@ class _Reader:
             self.rebind(name, node, listed)
         for part in self.parts.pop(name, ()):
             self.rebind(part, node, listed)
-        self.parts.pop(name, None)  # they are forgotten once
+        self.parts.pop(name, None)  # forget them only once
 
         def spoiled(former: Any) -> Unread:
             return self.unknown(node, "change this value", former)
@@ -203,12 +203,12 @@ class _Reader:
                 spoil(whole, inside, spoiled)
 
     def known(self, node: ast.AST) -> str:
-        """Return the name under which an expression has a value here; empty if it has none."""
+        """Return the name under which the value of an expression is known; empty if there is none."""
         name = _target(node)
         return next((known for known in (f"{self.prefix}{name}", name) if name and known in self.names), "")
 
     def resolve(self, node: ast.AST) -> Any:
-        """Return the value of a name, an attribute or an item of known value; MISSING for all other expressions."""
+        """Return the known value of a name, an attribute or an item; MISSING for every other expression."""
         if known := self.known(node):
             return self.names[known]
         if isinstance(node, ast.Attribute | ast.Subscript):
@@ -216,7 +216,7 @@ class _Reader:
         return MISSING
 
     def wholes(self, node: ast.AST) -> tuple[Any, ...]:
-        """Return the known values of which the value of an expression may be a part."""
+        """Return the known values that may contain the value of an expression."""
         stack, found = [node], dict[int, Any]()
         while stack:
             one = stack.pop()
@@ -237,7 +237,7 @@ class _Reader:
     def value(self, node: ast.AST, depth: int = 0) -> Any:
         """Return a plain value, a Call, or Unread for everything else."""
         if depth > MAX_DEPTH:
-            return Unread(node, self.text, f"values may be nested {MAX_DEPTH} deep")
+            return Unread(node, self.text, f"values can be nested at most {MAX_DEPTH} levels deep")
         if isinstance(node, ast.List | ast.Tuple):
             return [self.value(item, depth + 1) for item in node.elts]
         if isinstance(node, ast.Set):
@@ -266,7 +266,7 @@ class _Reader:
         return Unread(node, self.text)
 
     def replaced(self, former: Call, node: ast.Call, depth: int) -> Call:
-        """Return a named tuple with some fields replaced, as `_replace` does; unpacked fields could be any."""
+        """Return a named tuple with some fields replaced, as `_replace` does; an unpacked `**` argument may replace any field."""
         fields = dict(former.fields)
         for keyword in node.keywords:
             if keyword.arg is None:
@@ -276,7 +276,7 @@ class _Reader:
         return Call(former.name, (), fields, Unread(node, self.text))
 
     def dictionary(self, node: ast.Dict, depth: int) -> Any:
-        """Return a dictionary; its keys, names or numbers, must be unique."""
+        """Return a dictionary. Its keys must be unique names or numbers."""
         tree: dict[str, Any] = {}
         for key, value in zip(node.keys, node.values, strict=True):
             name = str(key.value) if isinstance(key, ast.Constant) and type(key.value) in (str, int) else None
@@ -288,7 +288,7 @@ class _Reader:
         return tree
 
     def call(self, node: ast.Call, depth: int) -> Any:
-        """Return the value of a call that only makes a list, a dictionary or a number, else the Call."""
+        """Return the value of a call that only creates a list, a dictionary, a number or a string, else the Call."""
         name = _dotted(node.func)
         arguments = [self.value(item, depth + 1) for item in node.args]
         named: dict[str, Any] = {}
@@ -309,7 +309,7 @@ class _Reader:
 
 
 def _dotted(node: ast.AST) -> str:
-    """Return a name with dots, such as np.int64; empty for any other expression."""
+    """Return a dotted name, such as np.int64; empty for any other expression."""
     if isinstance(node, ast.Name):
         return node.id
     home = _dotted(node.value) if isinstance(node, ast.Attribute) else ""
@@ -325,7 +325,7 @@ def _key(node: ast.Attribute | ast.Subscript) -> str | int | None:
 
 
 def _target(node: ast.AST) -> str:
-    """Return the name of a target of an assignment: a dotted name, perhaps with a constant key; empty for any other expression."""
+    """Return the name of an assignment target: a dotted name, possibly with a constant key; empty for any other expression."""
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
         if isinstance(node.value, ast.Call) and _dotted(node.value.func) == "globals":
             return str(node.slice.value)

@@ -1,4 +1,4 @@
-"""Genotypes in text that is neither Python nor JSON nor YAML, such as a log: found by the characters they begin with."""
+"""Genotypes in text that is not Python, JSON or YAML, such as a log, found by their first characters."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ BARS = re.compile(r"\|[^\s|+~]{1,64}~0\|\+\|(?:[^\s|+~]{1,64}~[01]\|){2}\+\|(?:[
 LABEL = re.compile(
     r"(?P<quote>[\"']?)(?P<name>[A-Za-z_][\w.-]{0,63})(?P=quote)\s{0,8}[=:]\s{0,8}[\"']?(?:\w{1,64}\.){0,4}\w{0,64}$"
 )
-"""Pattern for a label, `name =` or `name:`, at the end of the text before a genotype; the name of the call may have more parts."""
+"""Pattern for a label, `name =` or `name:`, at the end of the text before a genotype; part of a dotted call name may follow it."""
 STAMP = re.compile(r"\d\d:\d\d")
 STAMPED, HEAD = 48, 400
-"""Number of characters at the beginning of a line in which a time stamp is looked for, and before a genotype, its label."""
+"""Number of characters searched for a time stamp at the start of a line, and for a label before a genotype."""
 
 EPOCH = re.compile(
     r"(?:[\"']step[\"']\s{0,8}:|\b(?:epoch|iter|iteration|generation)\b[\"']?\s{0,8}[:=]?)\s{0,8}\[?(\d{1,18})\b",
     re.IGNORECASE,
 )
-"""Pattern for the count before a genotype in a log without time stamps."""
+"""Pattern for the epoch or step number before a genotype in a log without time stamps."""
 
 MOST = 200_000
-"""Largest number of genotypes in a text that is scanned."""
+"""Maximum number of genotypes in a text that is scanned."""
 
 BRACKETS = re.compile(r"[()\[\]{}]|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
 MAX_CHARACTERS = 64_000
-"""Length of the longest genotype in a text."""
+"""Maximum length of a genotype in a text, in characters."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def mentions(text: str, where: str) -> list[Mention]:
 
 
 def is_log(text: str, found: Sequence[Mention]) -> bool:
-    """Return whether the genotypes are those of a log: a line has a time stamp, or each of several follows a higher count."""
+    """Return whether the genotypes come from a log: a line has a time stamp, or there are several, each after a higher count."""
     if any(one.stamped for one in found):
         return True
     ends = [0, *(one.start for one in found)]
@@ -80,7 +80,7 @@ def is_log(text: str, found: Sequence[Mention]) -> bool:
 
 
 def ascend(counts: Sequence[re.Match[str] | None]) -> bool:
-    """Return whether there is a count in every place, and each is higher than the one before."""
+    """Return whether no count is missing, and each is higher than the one before."""
     numbers = [int(count[1]) for count in counts if count is not None]
     return len(numbers) == len(counts) and all(one < other for one, other in pairwise(numbers))
 
@@ -98,15 +98,15 @@ def changes_of(names: Collection[str], text: str) -> dict[str, re.Match[str]]:
 
 
 def value_at(text: str, mention: Mention) -> tuple[Any, str]:
-    """Return the value of a genotype that a text mentions, and why it cannot be used: empty if it can.
+    """Return the value of a mentioned genotype, and the reason why it cannot be used (empty if it can).
 
-    A value with parts that are not plain is returned too; it is None if there is none.
+    The value is None if it cannot be parsed. A value with parts that are not plain is returned with a reason.
     """
     if bars := BARS.match(text, mention.start):
         return bars.group(), ""
     end = _end(text, mention.start)
     if end is None:
-        return None, "Genotype( was never closed"
+        return None, "Genotype( is not closed"
     read = python_values(text[mention.start : end])
     if not read:
         return None, f"{quote_value(text[mention.start : end])} is not in Python syntax"
@@ -116,7 +116,7 @@ def value_at(text: str, mention: Mention) -> tuple[Any, str]:
 
 
 def _end(text: str, start: int) -> int | None:
-    """Return the place after the bracket that closes the first bracket after `start`; None if it is not closed."""
+    """Return the position after the bracket that closes the first one after `start`; None if it is not closed."""
     depth = 0
     for token in BRACKETS.finditer(text, start, start + MAX_CHARACTERS):
         depth += (token.group() in "([{") - (token.group() in ")]}")

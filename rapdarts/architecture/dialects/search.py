@@ -1,4 +1,4 @@
-"""Search for the genotypes in a text: in Python, JSON or YAML, in quotes, in a log, alone or among others."""
+"""Search for genotypes in a text: Python, JSON, YAML, a log, or any text with one genotype or several."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ UNDERSTOOD = (
     " and NAS-Bench-201 strings"
 )
 MAX_PARSED = 1_000_000
-"""Length of the longest text that is parsed as a whole; longer texts, such as logs, are only scanned."""
+"""Maximum length of a text that is parsed as a whole; longer texts, such as logs, are only scanned."""
 MAX_LISTED = 500
-"""Largest number of characters of a list of names in a message."""
+"""Maximum length of a list of names in a message, in characters."""
 MOST_SCANNED = 200
-"""Largest number of genotypes in text that is neither Python nor a log."""
+"""Maximum number of genotypes in a text that is neither Python nor a log."""
 HINTS = ("Genotype", "normal", "recurrent", "~0|", "format", "((", "[[")
-"""Texts of which every genotype contains one."""
+"""Substrings; every genotype contains at least one of them."""
 LIKE_JSON = re.compile(r"\s*(?:\{\s*(?:[\"}]|$)|\[|\")")
 """Pattern for the beginning of JSON, which quotes strings with double quotes."""
 COUNT = re.compile(r"[\"'](?:epoch|step|iter|iteration|generation)[\"']\s{0,8}:\s{0,8}(\d{1,18})\b")
-"""Pattern for the count in a record of a log."""
+"""Pattern for the epoch or step number in a record of a log."""
 SKIPS = re.compile(r"skip-connect:\s*(\d+)")
 
 
 class NoGenotype(InputError):
-    """A text without a genotype; `finding` is the message without the formats that are supported."""
+    """Error for a text without a genotype; `finding` is the message without the list of supported formats."""
 
     def __init__(self, where: str, detail: str = "") -> None:
-        self.finding = f"{where} holds no genotype{detail}"
+        self.finding = f"{where} contains no genotype{detail}"
         super().__init__(f"{self.finding}; supported formats are {UNDERSTOOD}.")
 
 
 @dataclass(frozen=True)
 class Located:
-    """The value of a genotype in a text, not checked yet, its place for messages, and facts about it."""
+    """A genotype found in a text: its unchecked value, its place for messages, and facts about it."""
 
     value: Any
     where: str
@@ -65,17 +65,17 @@ class Located:
 
 
 def find(text: str, where: str, member: str = "") -> Located:
-    """Return the genotype in a text, or the one that `member` names or that is on this line; `where` names the text in messages.
+    """Return the genotype in a text, or the one with the name or line `member`; `where` names the text in messages.
 
-    Of several genotypes that are assigned to one name, and of those in a log, the last counts. Raises NoGenotype if there is none, and
-    InputError, with the names and lines of all, if there are several.
+    If several genotypes are assigned to one name, or a log has several, the last one counts. Raises NoGenotype if there is
+    none, and InputError, with the names and lines of all, if several are left.
     """
     if len(text) <= MAX_PARSED and (code := code_of(text)) is not None:
         text, where = code, f"the code in {where}"
     text = text.rstrip()
     values, fault = _values(text, where)
     if values and is_other(values[0].value):
-        raise NoGenotype(where, f", but {values[0].value['format']}")
+        raise NoGenotype(where, f" (its format is {values[0].value['format']})")
     entries = [_numbered([*_entries(value)]) for value in values]
     if any(entries) and fault is None:
         several = _current(values, entries) if not _counts_up(text, values, entries) else entries[-1]
@@ -86,12 +86,12 @@ def find(text: str, where: str, member: str = "") -> Located:
     if fault is not None:
         raise InputError(f"{where}, {fault}.")
     if len(text) > MAX_PARSED:
-        raise NoGenotype(where, f": more than {MAX_PARSED:,} characters are only searched for Genotype(...)")
+        raise NoGenotype(where, f": texts of more than {MAX_PARSED:,} characters are only searched for Genotype(...)")
     raise NoGenotype(where, _detail(values))
 
 
 def _values(text: str, where: str) -> tuple[list[Named], Fault | None]:
-    """Return the values of a text as JSON, Python or YAML, whichever has a genotype, and the fault of a text that looks like JSON."""
+    """Return the values of a text as JSON, Python or YAML, whichever has a genotype, and the fault if it is malformed JSON."""
     fault: Fault | None = None
     if len(text) > MAX_PARSED:
         return [], None
@@ -118,7 +118,7 @@ def _values(text: str, where: str) -> tuple[list[Named], Fault | None]:
 
 
 def _has_foreign(named: Named) -> bool:
-    """Return whether a value holds a genotype of another program; our own JSON must be JSON."""
+    """Return whether a value contains a genotype of another program; our own form is accepted only in JSON."""
     return any(not is_ours(entry.value) for entry in _entries(named))
 
 
@@ -147,7 +147,7 @@ def _entries(named: Named) -> Iterator[Named]:
 
 
 def _numbered(entries: list[Named]) -> list[Named]:
-    """Return the entries of one value; different ones that have the same name get a number, as in a.b#2."""
+    """Return the entries of one value; different entries with the same name are numbered, as in a.b#2."""
     same: dict[str, list[Named]] = {}
     for entry in entries:
         same.setdefault(entry.name, []).append(entry)
@@ -159,7 +159,7 @@ def _numbered(entries: list[Named]) -> list[Named]:
 
 
 def _unquoted(text: str) -> Any:
-    """Return the genotype that a string consists of; any other string unchanged."""
+    """Return the genotype written in a string; any other string is returned unchanged."""
     likely = len(text) <= MAX_CHARACTERS and any(map(text.count, "([{")) and any(hint in text for hint in HINTS)
     if is_bars(text) or not likely:
         return text
@@ -172,7 +172,7 @@ def _unquoted(text: str) -> Any:
 
 
 def _detail(values: Sequence[Named]) -> str:
-    """Return what a text without a genotype consists of, if that is a single expression that is not plain."""
+    """Describe the single expression that a text consists of if it is not a plain value; empty otherwise."""
     value = values[0].value if len(values) == 1 else None
     if isinstance(value, Call):
         value = value.source
@@ -183,9 +183,9 @@ def _detail(values: Sequence[Named]) -> str:
 
 
 def _current(values: Sequence[Named], entries: Sequence[Sequence[Named]]) -> list[Named]:
-    """Return the entries that later assignments to their names leave; keys of records are no names, and replace nothing.
+    """Return the entries that later assignments to their names do not replace; keys of records are not such names.
 
-    Where the last assignment gives a name no genotype, or a conditional one may, the value of the entry is Unread.
+    If the last assignment to a name sets no genotype, or a conditional one may do so, the entry's value is Unread.
     """
     final = {one.target: number for number, one in enumerate(values) if one.target and not one.conditional}
     empty = {one.target: number for number, one in enumerate(values) if one.target and not entries[number]}
@@ -220,18 +220,18 @@ def _counts_up(text: str, values: Sequence[Named], entries: Sequence[Sequence[Na
 
 
 def _choose(entries: Sequence[Named], several: Sequence[Named], where: str, member: str) -> Located:
-    """Return the entry with a name or on a line, or the only one of `several`; entries with equal values count once."""
+    """Return the entry with the name or line `member`, else the only one of `several`; entries with equal values count once."""
     fits = several
     if member:
         fits = [entry for entry in several if entry.name == member]
         if not fits and member.isdigit():
             fits = [entry for entry in entries if entry.first <= int(member) <= entry.last]
         if not fits:
-            raise InputError(f"{where} has no genotype {member}; it holds {_list(several)}.")
+            raise InputError(f"{where} has no genotype {member}; it contains {_list(several)}.")
     if any(entry.value != fits[0].value for entry in fits[1:]):
         unique = len({entry.name for entry in fits}) == len(fits)
         example = _name(fits[0]) if unique else fits[0].first
-        raise InputError(f"{where} holds {_list(fits)}; select one of them, as in FILE:{example}.")
+        raise InputError(f"{where} contains {_list(fits)}; select one of them, as in FILE:{example}.")
     (chosen, *_) = fits
     same = [entry for entry in entries if entry.name == chosen.name]
     place = f"{where}:{_name(chosen)}" if len(entries) > 1 and _name(chosen) else where
@@ -247,7 +247,7 @@ def _name(entry: Named) -> str:
 
 
 def _list(entries: Sequence[Named]) -> str:
-    """Return the names and lines of entries in words, as many as a message may hold."""
+    """List the names and lines of entries, shortened to fit in a message."""
     words: list[str] = []
     for entry in entries:
         line = f"line {entry.first}" if entry.first else ""
@@ -267,10 +267,10 @@ def _last(line: int, count: int) -> dict[str, Any]:
 
 
 def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Located:
-    """Return the genotype in a text with other words, of which those without a label may be incomplete, as in prose."""
+    """Return the genotype in other text, such as prose, where genotypes without a label may be incomplete."""
     if len(found) > MOST_SCANNED:
         raise InputError(
-            f"{where} holds more than {MOST_SCANNED} genotypes; copy the one you want into a separate file."
+            f"{where} contains more than {MOST_SCANNED} genotypes; copy the one you want into a separate file."
         )
     last, changed = {one.name: one for one in found}, changes_of({one.name for one in found if one.name}, text)
     entries, why, doubtful = [], "", ""
@@ -294,10 +294,10 @@ def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Locat
 
 
 def _of_log(text: str, found: Sequence[Mention], where: str, member: str) -> Located:
-    """Return the last genotype of a log, or the one with a name or on a line.
+    """Return the last genotype of a log, or the one with the name or line `member`.
 
     A search writes a line `genotype = Genotype(...)` after every epoch. P-DARTS writes several genotypes at the end, one for
-    each cap on skips, and chooses none of them. Raises InputError unless they agree.
+    each cap on skips, without choosing one. Raises InputError if these differ.
     """
     chosen = found
     if member:

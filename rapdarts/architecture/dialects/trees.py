@@ -1,4 +1,4 @@
-"""Trees of cells, with the structure of our JSON, as the parsers of all dialects return them."""
+"""Trees of cells with the structure of our JSON, returned by the parsers of all dialects."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ INPUTS = 2
 
 @dataclass(frozen=True)
 class ParsedCells:
-    """A tree for each kind of cell, not checked yet, and the space if the dialect belongs to one."""
+    """An unchecked tree for each kind of cell, and the space if the dialect belongs to one."""
 
     cells: Mapping[str, Any]
     space: str = ""
 
 
 def tree_of(nodes: list[list[Any]], concat: list[Any], inputs: int = INPUTS) -> dict[str, Any]:
-    """Return the tree of one cell from its nodes, lists of [primitive, input], and the nodes in its output."""
+    """Return the tree of a cell from its nodes (lists of [primitive, input]) and the nodes in its output."""
     return {"inputs": inputs, "nodes": nodes, "concat": concat}

@@ -1,4 +1,4 @@
-"""Values in a text before they are checked: plain ones, calls, and parts that cannot be read; and changes of them."""
+"""Unchecked values in a text: plain values, calls, and parts that cannot be read, with functions that invalidate changed ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rapdarts.files.json import quote_value
 
 MAX_DEPTH = 50
 MAX_PARTS = 100_000
-"""Largest number of values in a tree, counting repeated references to a list each time."""
+"""Maximum number of values in a tree; a list that is referenced several times counts each time."""
 PLAIN = "only lists of pairs such as ('skip_connect', 0) and whole numbers are allowed here"
 MISSING = object()
 
@@ -22,7 +22,7 @@ MISSING = object()
 class Unread:
     """Part of a text that is not a plain value, and the reason, for messages.
 
-    `former` is the value before a change that cannot be followed, and `within` the values that this one may be a part of.
+    `former` is the value before a change that cannot be tracked, and `within` lists the values that may contain this one.
     """
 
     node: ast.AST
@@ -38,7 +38,7 @@ class Unread:
 
     @property
     def finding(self) -> str:
-        """The source and the reason, as messages give them."""
+        """The source and the reason, for messages."""
         return f"found {quote_value(self.source)}; {self.reason}"
 
     def __repr__(self) -> str:
@@ -47,7 +47,7 @@ class Unread:
 
 @dataclass(frozen=True, repr=False)
 class Call:
-    """A call such as `module.Genotype(...)` that the text contains: its dotted name and its arguments, by position and by name."""
+    """A call in the text, such as `module.Genotype(...)`: its dotted name, and its positional and named arguments."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -62,8 +62,8 @@ class Call:
 class Named:
     """A value in a text, its name (empty: none), and its first and last line (0: unknown).
 
-    `target` is the name that the statement assigns (empty: none), with which the name of a value inside others begins.
-    `conditional` marks a value in a branch or a loop, which may not be assigned at all.
+    `target` is the name that the statement assigns (empty: none); the name of a nested value begins with it.
+    `conditional` marks a value in a branch or a loop, which may never be assigned.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Named:
 
 
 def moderate(values: Sequence[Named]) -> list[Named]:
-    """Return the values that are small and shallow enough to walk through; names of lists in lists may make them huge or endless."""
+    """Return the values that are small and shallow enough to traverse; lists that refer to other lists can be huge or endless."""
     known: dict[int, tuple[float, float]] = {}
 
     def size_and_depth(value: Any) -> tuple[float, float]:
@@ -96,7 +96,7 @@ def moderate(values: Sequence[Named]) -> list[Named]:
 
 
 def parts_of(value: Any) -> Sequence[Any]:
-    """Return the values directly inside a list, a dictionary or a call, and the former value of a changed one."""
+    """Return the values directly inside a list, a dictionary or a call, and the former value of a changed value."""
     if isinstance(value, Unread):
         return [value.former]
     if isinstance(value, list):
@@ -124,7 +124,7 @@ def part_of(value: Any, key: str | int | None) -> Any:
 
 
 def spoil_part(value: Any, key: str | int | None, spoiled: Callable[[Any], Unread]) -> bool:
-    """Replace the part of a value at a key by what `spoiled` makes of it; return whether the value may have such a part."""
+    """Replace the part of a value at a key with `spoiled(part)`; return whether the value may have such a part."""
     if isinstance(value, list) and type(key) is int and 0 <= key < len(value):
         value[key] = spoiled(value[key])
         return True
@@ -136,13 +136,13 @@ def spoil_part(value: Any, key: str | int | None, spoiled: Callable[[Any], Unrea
 
 
 def _is_spoiled(value: Any) -> bool:
-    """Return whether a value was spoiled before: all its parts are Unread, of which the first and the last are looked at."""
+    """Return whether a value was spoiled before. Checking that its first and last parts are Unread is enough."""
     parts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else value.fields.values()
     return bool(parts) and all(isinstance(next(order), Unread) for order in (iter(parts), reversed(parts)))
 
 
 def spoil(value: Any, extent: Extent, spoiled: Callable[[Any], Unread]) -> None:
-    """Replace every part of a value that may have changed by what `spoiled` makes of it."""
+    """Replace every part of a value that may have changed with `spoiled(part)`."""
     stack, seen = [(value, extent)], set()
     while stack:
         one, extent = stack.pop()

@@ -1,4 +1,4 @@
-"""Values in a text in YAML. Tags of Python objects are read as lists and calls; nothing is constructed or evaluated."""
+"""Values in YAML text. Tags of Python objects become lists and calls; no object is constructed and nothing is evaluated."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from rapdarts.architecture.dialects.values import Call, Unread
 
 MAX_CHARACTERS = 200_000
-"""Longest text that is read; the parser takes about a second for it."""
+"""Maximum length of a text; the parser takes about a second for one of this length."""
 MAX_DEPTH = 40
 PYTHON = "tag:yaml.org,2002:python/"
 
 
 def yaml_value(text: str) -> Any:
-    """Return the value of a YAML text, or the list of those of several documents; None if it is not YAML, or too long or too deeply nested.
+    """Return the value of a YAML text, or a list of them for several documents; None if it is not YAML, too long or too deeply nested.
 
-    `!!python/tuple` is a list, `!!python/object/apply:builtins.range` a list of numbers, and an object or a call of any
-    other name a Call with its arguments, as PyYAML writes named tuples.
+    `!!python/tuple` becomes a list, and `!!python/object/apply:builtins.range` a list of numbers. Any other Python object
+    or call, such as a named tuple written by PyYAML, becomes a Call with its arguments.
     """
     if len(text) > MAX_CHARACTERS:
         return None
-    import yaml  # imported here: most genotypes are not YAML, and importing it takes time
+    import yaml  # imported here: most genotypes are not YAML, and the import takes time
 
     class Loader(yaml.SafeLoader):
         depth = 0

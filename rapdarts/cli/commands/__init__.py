@@ -35,8 +35,8 @@ COMMANDS = {
     "find": Command(
         "find [EXPERIMENT]",
         "find digits budget.params=100k time=5m run=runs/found",
-        "From data and a budget to a network: average several searches, train the best cells briefly and keep the best of them, "
-        "train it, test it once, and write an ONNX file and a page on what was done. EXPERIMENT is not needed with run=FOLDER "
+        "Find a network for a data set and a budget: average several searches, train the best cells briefly and keep the best "
+        "one, train its network, test it once, and write an ONNX file and a report. EXPERIMENT is not needed with run=FOLDER "
         "resume=true.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
@@ -54,16 +54,16 @@ COMMANDS = {
         "derive RUN ...",
         "derive runs/first max_skips=1 out=one_skip.json",
         "Derive another genotype from a finished search, or from the mean of several searches with different "
-        "seeds. RUN: a search's folder, or with space=NAME a file of another program's alphas (.npz, .json or .pt). --json "
-        "lists all candidates, the derived genotype first.",
+        "seeds. RUN is the folder of a search or, with space=NAME, a file with the architecture parameters of another program "
+        "(.npz, .json or .pt). --json lists all candidates, the derived genotype first.",
         (command_options.DeriveConfig,),
         ("--json", "--space"),
     ),
     "retrain": Command(
         "retrain NETWORK [EXPERIMENT]",
         "retrain runs/first/genotype.json digits run=runs/net",
-        "Train a network from scratch. NETWORK: a genotype (a file, a run folder, a name such as PDARTS), or a reference "
-        "network such as lenet. With a run folder, EXPERIMENT defaults to that of the run.",
+        "Train a network from scratch. NETWORK is a genotype (a file, a run folder, a name such as PDARTS), or a reference "
+        "network such as lenet. With a run folder, EXPERIMENT defaults to the experiment of the run.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
         "retrain",
@@ -71,8 +71,8 @@ COMMANDS = {
     "rank": Command(
         "rank RUN ...",
         "rank runs/first runs/second count=5 epochs=10 run=runs/rank",
-        "Train the best candidates of finished searches briefly, and rank them on held-out training images. RUN: a search's "
-        "folder; genotype files and names such as PDARTS may be added. The experiment is that of the first run.",
+        "Train the best candidates of finished searches briefly, and rank them on held-out training images. RUN is the folder "
+        "of a search; you may add genotype files and names such as PDARTS. The experiment of the first run is used.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
         "rank",
@@ -81,14 +81,14 @@ COMMANDS = {
         "evaluate NETWORK [EXPERIMENT]",
         "evaluate runs/net plot=confusion.png",
         "Test a trained network on the data of its run or of another experiment: accuracy, confusion matrix, calibration, "
-        "costs and latency. NETWORK: a run folder, a network.safetensors, or an ONNX file written by rapdarts export.",
+        "costs and latency. NETWORK is a run folder, a network.safetensors, or an ONNX file written by rapdarts export.",
         (command_options.EvaluateConfig,),
         ("--json", "--space"),
     ),
     "export": Command(
         "export TARGET [EXPERIMENT]",
         "export runs/net to=onnx out=net.onnx",
-        "Write a genotype or a trained network for other programs. TARGET: a genotype (a file, a run folder, a name such "
+        "Write a genotype or a trained network for other programs. TARGET is a genotype (a file, a run folder, a name such "
         "as PDARTS), or a trained network (a run folder created by rapdarts retrain, or its network.safetensors). Before an exported "
         "network is written, its outputs are compared with PyTorch's on test images of its run or of EXPERIMENT.",
         (command_options.ExportConfig,),
@@ -97,19 +97,19 @@ COMMANDS = {
     "cost": Command(
         "cost NETWORK ...",
         "cost PDARTS alexnet input=3x224x224 classes=1000 plot=costs.png",
-        "Count the costs of networks, layer by layer and side by side. NETWORK: a genotype's file (FILE:NAME "
-        "for one of several) or run folder, a name such as PDARTS or alexnet, a network.safetensors, an ONNX file, "
-        "package.module:callable (its arguments image, input_size, in_channels, classes and num_classes are filled in), "
-        "or the word filters, to compare filter designs.",
+        "Count the costs of networks, layer by layer and side by side. NETWORK is a genotype file (FILE:NAME selects one of "
+        "several), a run folder, a name such as PDARTS or alexnet, a network.safetensors, an ONNX file, or "
+        "package.module:callable (its arguments image, input_size, in_channels, classes and num_classes are filled in). "
+        "The word filters compares filter designs instead.",
         (command_options.CountConfig,),
         ("--json", "--space"),
     ),
     "measure": Command(
         "measure [NETWORK | EXPERIMENT]",
         "measure digits out=latency.json",
-        "Measure latency on this device. NETWORK, as in rapdarts cost: the time of its forward pass. EXPERIMENT, or nothing: the "
-        "time of every primitive of a space, written as a table for search.latency after checking its predictions on whole "
-        "networks.",
+        "Measure latency on this device. With NETWORK (as in rapdarts cost), measure its forward pass. With EXPERIMENT or no "
+        "argument, measure every primitive of a space, check the predictions on whole networks, and write a table for "
+        "search.latency.",
         (command_options.MeasureConfig,),
         ("--json", "--space"),
     ),

@@ -18,5 +18,5 @@ def derive(call: Call) -> None:
     if call.json:
         for line in found.remarks:
             print(line, file=sys.stderr)
-    written = f"\nwritten to {options.out}" if options.out else "\nnot written to a file; add out=FILE to keep it"
+    written = f"\nwritten to {options.out}" if options.out else "\nnot written to a file; add out=FILE to save it"
     answer(call, found.best_first(), f"{found.describe(options.count)}{written}")

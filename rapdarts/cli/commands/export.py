@@ -16,7 +16,7 @@ def export(call: Call) -> None:
     target = call.target("a genotype (a file, a run folder or a name such as PDARTS), or a trained network")
     options = parse_settings(ExportConfig, call.pairs)
     if call.json and EXPORTS[options.to].of_genotype:
-        raise InputError(f"to={options.to} writes a genotype and does not use --json; leave it out.")
+        raise InputError(f"to={options.to} writes a genotype and does not use --json; leave --json out.")
     found = api.export(target, options.to, experiment=call.word(1), settings=call.values, space=call.space_file)
     if found.report:
         answer(call, found.report, f"{found!r}")

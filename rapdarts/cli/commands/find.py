@@ -1,4 +1,4 @@
-"""`find`: from data and a budget to a trained, tested and exported network."""
+"""`find`: a trained, tested and exported network for a data set and a budget."""
 
 from __future__ import annotations
 

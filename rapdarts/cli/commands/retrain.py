@@ -1,4 +1,4 @@
-"""`retrain`: from a genotype or a reference network to a trained network."""
+"""`retrain`: training of a genotype's network or a reference network from scratch."""
 
 from __future__ import annotations
 

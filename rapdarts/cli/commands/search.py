@@ -1,4 +1,4 @@
-"""`search`: from data to a genotype, or to the accuracy of random genotypes."""
+"""`search`: a search for a genotype, or the accuracy of random genotypes."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 The input is saved only if a weight requires a gradient. The tensor between the two convolutions is recomputed for the
 gradient of the pointwise weights: a depthwise convolution is cheap, and its output would be as large as everything else
-that an edge saves. On a CPU, the gradients also avoid slow paths of oneDNN, namely those for depthwise kernels wider than
-three columns and for any dilation (timings in docs/performance.md).
+that an edge saves. On a CPU, the gradients also avoid oneDNN's slow paths for dilated depthwise kernels and for kernels
+wider than three columns (timings in docs/performance.md).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rapdarts.networks.batched.bundles import Bundle, RecomputedSelection, use_k
 from rapdarts.networks.batched.layout import BlockMap, Geometry, images, pixels
 
 STRIP = 3
-"""Columns of the widest depthwise kernel whose weight gradient is fast in oneDNN."""
+"""Maximum number of columns of a depthwise kernel with a fast weight gradient in oneDNN."""
 
 
 def separable(
@@ -131,7 +131,7 @@ def _depthwise_backward(
     if for_x and dilated and detour:
         to_x = _depthwise(gradient, weight.flip(2, 3), geometry)  # convolution with the flipped kernel
     elif for_x:
-        # The pixels at the bottom and right edges that no strided window reaches.
+        # Pixels at the bottom and right edges that no strided window reaches.
         output_padding = [
             side - ((given - 1) * s - 2 * p + d * (k - 1) + 1)
             for side, given, s, p, d, k in zip(

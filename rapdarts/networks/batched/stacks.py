@@ -1,7 +1,7 @@
 """Stacks: the same layer of several slots, run as one operation.
 
 A slot is one primitive on one edge. The slots of a chain hold modules of identical structure, each with its own weights.
-A chain runs them layer by layer, and each layer for all slots at once with their weights stacked. Slots whose edges leave
+A chain runs them layer by layer, and each layer for all slots at once with their weights stacked. Slots on edges that leave
 the same state read the same block of channels (`BlockMap`), so a layer without weights runs once for all of them.
 """
 
@@ -23,10 +23,10 @@ from rapdarts.networks.batched.sums import NormOnGpu, WeightedNorm, WeightedTerm
 from rapdarts.networks.layers import AvgPool, OffsetConvs
 
 WEIGHTLESS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, AvgPool, nn.Identity)
-"""Layers that treat every channel alike, so that they can run on any bundle."""
+"""Layers that treat all channels in the same way, so that they can run on any bundle."""
 
 WIDEST_POOL = 11
-"""Side of the largest window that our pools support, because the position of a maximum is stored in 7 bits."""
+"""Maximum side of a window in our pools, which store the position of a maximum in 7 bits."""
 
 
 def layers_of(module: nn.Module) -> list[nn.Module]:
@@ -42,7 +42,7 @@ class Stack(nn.Module):
     """The same layer of all slots: maps a bundle (n, blocks*C, h, w) to (n, slots*C', h', w').
 
     `block_map` says which block each slot reads. Our kernels write the result into the buffer `out` if it is given; other
-    layers ignore it. `origins` lists, for each stacked tensor, the tensors of the slots' modules that it consists of.
+    layers ignore it. `origins` maps each stacked tensor to the tensors of the slots' modules that it contains.
     """
 
     def __init__(self) -> None:
@@ -233,7 +233,7 @@ class Chain(nn.Module):
 
     @property
     def output_map(self) -> BlockMap:
-        """The block of the layers' output that each slot reads: its own block if there are layers with weights."""
+        """Map from slots to blocks of the layers' output: every slot reads its own block if there are layers with weights."""
         return BlockMap.identity(len(self.block_map.sources)) if len(self.layers) else self.block_map
 
     def before_norm(self, x: Bundle, out: Tensor | None = None) -> Tensor:
@@ -284,7 +284,7 @@ def _alike(column: Sequence[nn.Module]) -> bool:
 
 
 def _build(module: nn.Module) -> tuple[object, ...]:
-    """Describe a module apart from its tensors' values: its repr, its `__constants__`, and which weights require gradients.
+    """Describe a module without the values of its tensors: its repr, its `__constants__`, and which weights require gradients.
 
     The repr does not show all constants.
     """
@@ -295,13 +295,13 @@ def _build(module: nn.Module) -> tuple[object, ...]:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Return True if calling the module does more than its class defines."""
+    """Return True if the module has hooks or a `forward` of its own, so that a call does more than its class defines."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or "forward" in vars(module)
 
 
 def _weightless(column: Sequence[nn.Module], *kinds: type[nn.Module]) -> bool:
-    """Return True if one layer can serve all slots: in every slot, it is one of `kinds` (default: WEIGHTLESS) without hooks."""
+    """Return True if every slot's layer is one of `kinds` (default: WEIGHTLESS) without hooks, so that one layer can serve all slots."""
     return all(type(slot) in (kinds or WEIGHTLESS) and not _hooked(slot) for slot in column)
 
 

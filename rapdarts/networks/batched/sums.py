@@ -13,7 +13,7 @@ from rapdarts.networks.batched.layout import BlockMap, Terms, images, pixels
 
 
 class WeightedNorm(torch.autograd.Function):
-    """Batch norm whose scale is the mixing weight: `x` (n, blocks*C, h, w) to (n, slots*C, h, w).
+    """Batch norm with the mixing weight as its scale: `x` (n, blocks*C, h, w) to (n, slots*C, h, w).
 
     `scale`, `mean` and `var` are (slots*C,). Slots that read the same block save only that block for the backward pass.
     """
@@ -80,7 +80,7 @@ class NormOnGpu(torch.autograd.Function):
 class WeightedSum(torch.autograd.Function):
     """All terms of an edge group, weighted by `scale` (slots*C,) and summed into its nodes with our kernels.
 
-    The norms read `buffer` (n, blocks*C, h, w), the concatenation of `parts`, some of which are already views of it. The
+    The norms read `buffer` (n, blocks*C, h, w), the concatenation of `parts`; some parts may already be views of it. The
     skips read `state` (n, states*C, h, w), and `masks` (edges, n, h, w, C) is True where they keep an element. `pending`
     (n, nodes*C, h, w) holds the partial sums of the nodes. Returns the first node (n, C, h, w) and the others
     (n, (nodes - 1)*C, h, w), and updates the `running` means and variances of the norms. Only inputs are saved for the
@@ -174,8 +174,8 @@ def sum_terms(
 ) -> Tensor:
     """Sum the terms of an edge group into its nodes; each term is (n, len(its slots)*C, h, w).
 
-    The slots enumerate the nodes once for each state. Returns the nodes' sums (n, slots/states*C, h, w), to which
-    `pending`, of the same shape, is added.
+    The slots enumerate the nodes once for each state. Returns the nodes' sums (n, slots/states*C, h, w), including
+    `pending`, which has the same shape.
     """
     every_slot = tuple(range(slots))
     if pending is not None:  # only groups after the first have pending sums, and they have a single state
@@ -190,7 +190,7 @@ def sum_terms(
 
 
 class _SumTerms(torch.autograd.Function):
-    """The sum over terms and states: the first `whole` terms cover all slots, the others those in `term_slots`."""
+    """The sum over terms and states: the first `whole` terms cover all slots, the others only those in `term_slots`."""
 
     @staticmethod
     def forward(

@@ -1,7 +1,7 @@
-"""The fast supernet: each primitive is one operation for all edges that leave a state; results equal the plain supernet's.
+"""The fast supernet: each primitive is one operation for all edges that leave a state. Results equal the plain supernet's.
 
-Edges that leave the same state read the same input. One ReLU and one pooling serve them all, and the same primitive on
-all of them is one grouped convolution with stacked weights. The mixing weight is the scale of the batch norm that ends a
+Edges that leave the same state read the same input. They share one ReLU and one pooling, and the same primitive on all of
+them is one grouped convolution with stacked weights. The mixing weight is the scale of the batch norm that ends a
 primitive: normalising and weighting are one operation, the backward pass of the batch norm computes the gradient of the
 mixing weight, and only the input of the norm is saved. On a GPU, this operation also sums the terms into the nodes, for
 all edges that leave a state at once. An edge weight is multiplied into the mixing weight. With partial channels, it also
@@ -65,7 +65,7 @@ class EdgeGroup(nn.Module):
             if name == SKIP and self.stride == 1:
                 dropped = [cell.dropped.index(edge) for _, _, edge in members]
         self.register_buffer("dropped", torch.tensor(dropped, dtype=torch.int64), persistent=False)
-        # The chains whose terms one kernel sums: those that end in a norm, then skips. Masked skips with a norm are excluded.
+        # Chains that one kernel sums: first those that end in a norm, then skips. Masked skips with a norm are excluded.
         chains: dict[str, Any] = dict(self.chains.items())
         masked = SKIP if self.stride == 1 else None
         self.fused = {name: chain for name, chain in chains.items() if chain.norm is not None and name != masked}

@@ -1,4 +1,4 @@
-"""Reference networks: networks that papers compare with, implemented from the papers and listed by name in REFERENCE.
+"""Reference networks for comparisons, implemented from their papers and listed by name in REFERENCE.
 
 Each is built by a function `name(image, classes) -> nn.Module`, or `name(image, classes, width)` if its width can be chosen. The result
 maps (n, c, h, w) to logits (n, classes).
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Reference:
     """A reference network, with the image (channels, height, width) and the number of classes of its paper.
 
-    `width` is the number of channels of its first stage, in proportion to which it can be scaled; None for a network of
-    fixed width. `factory` names the function that builds it, as `module.function` in this package. The module is imported only when a
+    `width` is the number of channels of the first stage, with which all stages scale; None for a network of fixed width.
+    `factory` names the function that builds it, as `module.function` in this package. The module is imported only when a
     network is built, so that the names can be listed without importing torch.
     """
 
@@ -67,11 +67,11 @@ REFERENCE: dict[str, Reference] = {
 
 
 WIDEST = 4096
-"""Largest width to which a reference network can be scaled."""
+"""Maximum width of a reference network."""
 
 
 def find_reference(name: str) -> str | None:
-    """Return the full name of a reference network, ignoring case: `lenet`, or `resnet20@12` for another width than its default.
+    """Return the full name of a reference network, ignoring case: `lenet`, or `resnet20@12` for a width other than the default.
 
     Returns None if there is no such network, or if it cannot have that width.
     """
@@ -82,7 +82,7 @@ def find_reference(name: str) -> str | None:
 
 
 def width_problem(name: str) -> str:
-    """Return why the reference network in `name` cannot have the width after its @, as a sentence; empty if it can, or if there is none."""
+    """Return a sentence that says why the width after the @ of `name` is invalid; empty if it is valid or the name is unknown."""
     known, width = _split(name)
     if known is None or width is None:
         return ""
@@ -94,7 +94,7 @@ def width_problem(name: str) -> str:
 
 
 def at_width(name: str, width: int) -> str:
-    """Return the full name of a network of REFERENCE at a width: its name alone at its default width, else NAME@WIDTH."""
+    """Return the full name of a network of REFERENCE at a width: NAME for the default width, NAME@WIDTH for any other width."""
     return name if width == REFERENCE[name].width else f"{name}@{width}"
 
 

@@ -12,7 +12,7 @@ from rapdarts.networks.reference.layers import Image, flattened, initialise, map
 def alexnet_two_group(image: Image, classes: int) -> nn.Sequential:
     """AlexNet of Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012, figure 2.
 
-    The two groups of conv2, conv4 and conv5 stand for the two GPUs of the paper. The authors drew weights from N(0, 0.01) and
+    The two groups of conv2, conv4 and conv5 represent the two GPUs of the paper. The authors drew weights from N(0, 0.01) and
     initialised the biases of these layers and of fc6 and fc7 to one (section 5). Here, weights and biases are initialised as
     in all reference networks without batch norms.
     """
@@ -35,8 +35,8 @@ def alexnet_d2l(image: Image, classes: int) -> nn.Sequential:
 
 
 def small_alexnet(image: Image, classes: int) -> nn.Sequential:
-    """The small AlexNet for images of 28x28 of Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep learning requires
-    rethinking generalization", 2017, appendix A. Its pools are padded and reduce the image to 7x7.
+    """The small AlexNet for 28x28 images (Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep learning requires
+    rethinking generalization", 2017, appendix A). Its pools are padded and reduce the image to 7x7.
     """
     layers = {
         "conv1": nn.Conv2d(image[0], 64, 5, padding=2),

@@ -51,7 +51,7 @@ SMALL_MODULES = {
     "inception3a": (176, 160),
     "inception3b": (176, 160),
 }
-"""Numbers of 1x1 and 3x3 filters; 0 stands for a pool in place of the 1x1 filters, and both branches then halve the size."""
+"""Numbers of 1x1 and 3x3 filters. With 0, a pool replaces the 1x1 filters, and both branches halve the size."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def googlenet_factorized(image: Image, classes: int) -> nn.Sequential:
     """GoogLeNet with factorised convolutions (Szegedy et al. 2016).
 
     In the third and fifth stages, two 3x3 convolutions replace each 5x5. In the fourth, with feature maps of medium size, a
-    1x7 and a 7x1 replace each 3x3, and two such pairs each 5x5.
+    1x7 and a 7x1 replace each 3x3, and two such pairs replace each 5x5.
     """
     return _googlenet("googlenet_factorized", image, classes, (TWICE_3X3, ASYMMETRIC, TWICE_3X3), dropout=0.2)
 
@@ -109,8 +109,8 @@ def googlenet_residual(image: Image, classes: int) -> nn.Sequential:
 
 
 def googlenet_28(image: Image, classes: int) -> nn.Sequential:
-    """The network "Inception (small)" for images of 28x28 of Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep
-    learning requires rethinking generalization", 2017, figure 3. Unlike in the paper, its batch norms have a scale.
+    """The network "Inception (small)" for 28x28 images (Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep
+    learning requires rethinking generalization", 2017, figure 3). Unlike in the paper, its batch norms have a scale.
     """
     layers: dict[str, nn.Module] = {"conv1": unit(image[0], 96, 3)}
     inputs = 96

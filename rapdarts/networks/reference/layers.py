@@ -33,7 +33,7 @@ def unit(
     norm: bool = True,
     activation: Callable[[], nn.Module] | None = nn.ReLU,
 ) -> nn.Sequential:
-    """Convolution with same padding, batch norm, ReLU: (n, inputs, h, w) to (n, outputs, ceil(h/stride), ceil(w/stride)).
+    """Return a same-padded convolution, a batch norm and a ReLU: (n, inputs, h, w) to (n, outputs, ceil(h/stride), ceil(w/stride)).
 
     Without the norm, the convolution has a bias.
     """
@@ -52,7 +52,7 @@ def unit(
 def global_pooled(
     network: str, image: Image, width: int, classes: int, layers: dict[str, nn.Module], dropout: float = 0.0
 ) -> nn.Sequential:
-    """Return the layers, whose output has `width` channels, followed by a global average pool, dropout and a linear layer."""
+    """Return the layers, which output `width` channels, followed by a global average pool, dropout and a linear layer."""
     # Checking the first layer is enough: the others are padded and keep at least one pixel.
     map_behind(network, dict([next(iter(layers.items()))]), image)
     drop = {"dropout": nn.Dropout(dropout)} if dropout else {}
@@ -80,7 +80,7 @@ def flattened(network: str, image: Image, classes: int, layers: dict[str, nn.Mod
 def map_behind(network: str, layers: dict[str, nn.Module], image: Image, instead: str = "") -> Image:
     """Return the output shape (channels, height, width) of a chain of convolutions and pools for an image.
 
-    Raises InputError if the output would have no pixels. `instead` names a network for small images that the message suggests.
+    Raises InputError if the output would have no pixels. The message suggests the network `instead` for small images.
     """
     shape, needed = image, 1
     windows = [(name, layer) for name, parent in layers.items() for layer in parent.modules() if _is_window(layer)]
@@ -115,7 +115,7 @@ def initialise(network: nn.Sequential) -> nn.Sequential:
     """Reinitialise a network: uniform weights with variance 2 / (fan-in + fan-out) and zero biases; return the network.
 
     This is for networks without batch norms (Glorot and Bengio 2010, equation 16). With torch's default initialisation,
-    the signal vanishes from layer to layer. With that of He et al. 2015, the initial logits are so large that plain SGD
+    the signal vanishes from layer to layer. With the one of He et al. 2015, the initial logits are so large that plain SGD
     with a learning rate of 0.05 reaches NaN within five steps (alexnet, vgg11, googlenet_d2l on eight random images).
     """
     for layer in network.modules():
@@ -155,7 +155,7 @@ def shortcut(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
 
 
 def padded_shortcut(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """Return an identity; if the width or the size changes, one without parameters (He et al. 2016, option A)."""
+    """Return an identity, or a `PaddedIdentity` if the width or the size changes (He et al. 2016, option A)."""
     return nn.Identity() if (inputs, stride) == (outputs, 1) else PaddedIdentity(outputs - inputs, stride)
 
 

@@ -13,7 +13,7 @@ def lenet(image: Image, classes: int) -> nn.Sequential:
     """LeNet-5, (n, c, h, w) to (n, classes); images are padded by two pixels, so 28x28 corresponds to the paper's 32x32.
 
     As is usual today, the pools are plain averages, every output of conv2 depends on all outputs of conv1, and a linear
-    layer takes the place of the radial basis functions.
+    layer replaces the radial basis functions.
     """
     layers = {
         "conv1": nn.Conv2d(image[0], 6, 5, padding=2),

@@ -1,4 +1,4 @@
-"""Network in network: Lin, Chen, Yan, 2014; widths of "Dive into deep learning" (Zhang, Lipton, Li, Smola, 2023), section 8.3."""
+"""Network in network (Lin, Chen, Yan, 2014) with the widths of "Dive into deep learning" (Zhang et al., 2023, section 8.3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rapdarts.networks.reference.layers import GlobalPool, Image, initialise, ma
 
 
 def nin(image: Image, classes: int) -> nn.Sequential:
-    """Network in network, (n, c, h, w) to (n, classes): the last block has one channel per class; its means are the logits."""
+    """Network in network, (n, c, h, w) to (n, classes): the last block has a channel per class, and the channel means are the logits."""
     layers: dict[str, nn.Module] = {
         "mlpconv1": _mlpconv(image[0], 96, 11, 4, 0),
         "pool1": nn.MaxPool2d(3, 2),

@@ -1,4 +1,4 @@
-"""ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, table 1 and section 4.2; and ResNeXt as a variant."""
+"""ResNet (He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, table 1 and section 4.2) and ResNeXt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resnet101(image: Image, classes: int) -> nn.Sequential:
 
 
 def resnet20(image: Image, classes: int, width: int) -> nn.Sequential:
-    """The network for CIFAR-10 of section 4.2, with n = 3: `width`, 2 x `width` and 4 x `width` channels; 16, 32 and 64 in the paper.
+    """The network for CIFAR-10 of section 4.2 with n = 3. Stages have `width`, 2 x `width` and 4 x `width` channels (paper: 16, 32, 64).
 
     As in the paper, no shortcut has parameters (option A): where the width changes, zeros are appended to the channels.
     """
@@ -61,7 +61,7 @@ def _stages(
 ) -> dict[str, nn.Module]:
     """Return stages of blocks for `inputs` channels.
 
-    The first outputs `width` channels, and each later one twice as many as the previous one, at half the size.
+    The first stage outputs `width` channels. Each later stage doubles the channels and halves the size.
     """
     layers: dict[str, nn.Module] = {}
     for stage, depth in enumerate(depths):

@@ -48,7 +48,7 @@ def _stem(image: Image) -> dict[str, nn.Module]:
 
 
 def _unit_v1(inputs: int, outputs: int, stride: int, groups: int = 3) -> nn.Module:
-    """The unit of figure 2b, or of figure 2c if `stride` is 2: then the pooled input is concatenated instead of added."""
+    """The unit of figure 2b or, if `stride` is 2, of figure 2c, which concatenates the pooled input instead of adding it."""
     width = outputs // 4
     new = outputs if stride == 1 else outputs - inputs
     body = named(
@@ -64,7 +64,7 @@ def _unit_v1(inputs: int, outputs: int, stride: int, groups: int = 3) -> nn.Modu
 
 
 def _unit_v2(channels: int) -> nn.Module:
-    """The unit of figure 3c: one half of the channels is kept, the other filtered, and both are shuffled."""
+    """The unit of figure 3c: half of the channels are kept, the other half are filtered, and all are shuffled."""
     return named(halves=ChannelSplit(_filter_v2(channels // 2, channels // 2, 1)), shuffle=Shuffle(2))
 
 
@@ -95,7 +95,7 @@ class Shuffle(nn.Module):
 
 
 class ChannelSplit(nn.Module):
-    """Keeps the first half of the channels and applies `body` to the second.
+    """Keep the first half of the channels and apply `body` to the second.
 
     Maps (n, c, h, w) to (n, c, h, w), if `body` keeps the shape.
     """

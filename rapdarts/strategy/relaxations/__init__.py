@@ -1,4 +1,4 @@
-"""Relaxations, from architecture parameters to mixing weights: a class each, and the table of their names."""
+"""Relaxations, which map architecture parameters to mixing weights, and the table of their names."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rapdarts.strategy.relaxations.sigmoid import Sigmoid
 from rapdarts.strategy.relaxations.softmax import Softmax
 
 RELAXATIONS: dict[str, type[Relaxation]] = {one.name: one for one in (Softmax, Gumbel, Dirichlet, Sigmoid)}
-"""The relaxations by the value of `search.relaxation`."""
+"""Relaxations by the value of `search.relaxation`."""
 
 
 def relaxation_of(settings: SearchConfig, space: SearchSpace) -> Relaxation:
-    """Return the relaxation of a search with its additions; see `check_relaxation`."""
+    """Return the relaxation of a search, with its regulariser and auxiliary skip if they are set."""
     relaxation: Relaxation = RELAXATIONS[settings.relaxation](settings.relax)
     if settings.relax.beta_decay:
         relaxation = BetaDecay(relaxation)
@@ -38,25 +38,27 @@ def check_relaxation(settings: SearchConfig, space: SearchSpace) -> None:
         )
     if settings.partial_channels > 1 and not RELAXATIONS[name].edge_weights:
         raise InputError(
-            f"search.partial_channels={settings.partial_channels} weights edges by a softmax, so that they compete, but"
-            f" with search.relaxation={name} nothing competes; set search.partial_channels=1, or choose a different relaxation."
+            f"search.partial_channels={settings.partial_channels} makes edges compete in a softmax, but search.relaxation={name}"
+            " has no competition; set search.partial_channels=1, or choose a different relaxation."
         )
     if relax.beta_decay and not RELAXATIONS[name].is_softmax:
         raise InputError(
-            f"search.relax.beta_decay regularises a softmax of alpha, but search.relaxation={name} has none; set it to 0."
+            f"search.relax.beta_decay regularises a softmax of alpha, but search.relaxation={name} has none; set"
+            " search.relax.beta_decay=0."
         )
     if name == "sigmoid" and space.derive_none and NONE in space.primitives:
         raise InputError(
-            "search.relaxation=sigmoid cannot learn to derive none, whose gate has no effect on the loss; set"
+            "search.relaxation=sigmoid cannot learn to derive none, because its gate has no effect on the loss; set"
             " search.derive_none=false."
         )
     if relax.auxiliary_skip and SKIP not in space.primitives:
         raise InputError(
-            f"search.relax.auxiliary_skip needs the candidate {SKIP}; add it to search.primitives, or set the key to 0."
+            f"search.relax.auxiliary_skip needs the candidate {SKIP}; add it to search.primitives, or set"
+            " search.relax.auxiliary_skip=0."
         )
     left = settings.epochs - settings.warmup_epochs
     if relax.stop_ratio and left < 2 * relax.stop_window:
         raise InputError(
             f"search.relax.stop_ratio compares two windows of {plural(relax.stop_window, 'epoch')}, but a stage trains alpha"
-            f" for {left}; set a smaller search.relax.stop_window, or more search.epochs."
+            f" for {left}; set a smaller search.relax.stop_window, or a larger search.epochs."
         )

@@ -9,12 +9,12 @@ from rapdarts.strategy.relaxations.base import Extended, Relaxation
 
 
 class AuxiliarySkip(Extended):
-    """A relaxation with an auxiliary skip, of a weight that falls linearly to 0 (DARTS-: Chu et al. 2021).
+    """A relaxation with an auxiliary skip, which has a weight that falls linearly to 0 (DARTS-: Chu et al. 2021).
 
     A mixed operation computes weight * x + sum_o m_o * o(x), with mixing weights m (kinds, edges, primitives). The auxiliary
-    skip stabilises the training, so that the candidate does not have to; it is in the training step only, not in the expected
-    weights. It is computed by the candidate itself: it is on the edges where that is open, and has its skip dropout and, at
-    stride 2, its weights.
+    skip stabilises the training, so that the skip candidate does not have to. It is part of training steps only, not of the
+    expected weights. Because the skip candidate computes the auxiliary skip, the latter exists only on edges where this
+    candidate is open, and shares its skip dropout and, at stride 2, its weights.
     """
 
     weight: Tensor

@@ -1,4 +1,4 @@
-"""The contract of all relaxations."""
+"""Base classes of all relaxations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rapdarts.config.relaxation import RelaxationConfig
 class Relaxation(nn.Module, ABC):
     """A map from architecture parameters alpha to the mixing weights of candidates, both (kinds, edges, primitives).
 
-    It has two faces. A training step calls the module, which may draw from torch's generator: the training loop seeds it
-    before every step. Price, pruning, derivation and record use `expected`, which is deterministic. `mask`, of the same shape,
-    is True for open candidates; closed ones have weight 0 and no gradient. A relaxation has no parameters and no saved state.
-    Whatever changes during a stage is in a buffer on the device, which a replayed CUDA graph reads.
+    A training step calls the module, which may draw random numbers from torch's generator; the training loop seeds it before
+    every step. Prices, pruning, derivation and logs use `expected`, which is deterministic. `mask` has the same shape as alpha
+    and is True for open candidates; closed candidates have weight 0 and no gradient. A relaxation has no parameters and no saved
+    state. Values that change during a stage are in buffers on the device, so that a replayed CUDA graph reads their new values.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Relaxation(nn.Module, ABC):
         return self.expected(alpha, mask)
 
     def regularizer(self, alpha: Tensor, mask: Tensor) -> Tensor | None:
-        """Return a term of the loss for alpha, a scalar in nats; None if there is no such term."""
+        """Return a scalar in nats to add to the loss for alpha; None if there is no regulariser."""
         return None
 
     def begin(self, progress: float) -> None:
@@ -48,7 +48,7 @@ class Relaxation(nn.Module, ABC):
 
 
 class Extended(Relaxation):
-    """A relaxation `inner` with an addition to one of its faces; abstract. Alpha and weights are (kinds, edges, primitives)."""
+    """Abstract base class that extends the relaxation `inner`. Alpha and weights are (kinds, edges, primitives)."""
 
     def __init__(self, inner: Relaxation) -> None:
         super().__init__(inner.settings)

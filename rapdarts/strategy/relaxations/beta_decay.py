@@ -11,8 +11,8 @@ from rapdarts.strategy.relaxations.base import Extended, Relaxation
 class BetaDecay(Extended):
     """A relaxation with the Beta-Decay regulariser (beta-DARTS: Ye et al. 2022).
 
-    It adds weight * mean over edges of log(sum over the open candidates of exp(alpha)) to the loss for alpha, which is
-    (kinds, edges, primitives). The weight rises linearly from 0. The gradient is weight / edges * softmax(alpha): the stronger
+    It adds weight * mean over edges of log(sum over the open candidates of exp(alpha)) to the loss for alpha, where alpha
+    is (kinds, edges, primitives). The weight rises linearly from 0. The gradient is weight / edges * softmax(alpha): the stronger
     a candidate, the more its alpha decays.
     """
 

@@ -1,4 +1,4 @@
-"""The relaxation of DrNAS: mixing weights are drawn from a Dirichlet distribution."""
+"""The relaxation of DrNAS, which draws mixing weights from a Dirichlet distribution."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SMALLEST = 1e-3
 class Dirichlet(Relaxation):
     """Mixing weights drawn from Dirichlet(elu(alpha) + 1), with pathwise gradients (DrNAS: Chen et al. 2021).
 
-    There is a distribution for each edge; alpha is (kinds, edges, primitives).
+    Each edge has its own distribution; alpha is (kinds, edges, primitives).
 
     The expected weights are the mean of the distribution, c / sum(c) with the concentrations c = elu(alpha) + 1. By default,
-    DrNAS regularises the L2 distance of alpha to 0, which is the uniform distribution; the weight decay of alpha
-    (`search.alpha_weight_decay`) has this gradient, so there is no further term.
+    DrNAS penalises the L2 distance of alpha to 0, the uniform distribution. The weight decay of alpha
+    (`search.alpha_weight_decay`) has the same gradient, so there is no separate regulariser.
     """
 
     name = "dirichlet"
@@ -30,11 +30,11 @@ class Dirichlet(Relaxation):
         return concentration / concentration.sum(-1, keepdim=True)
 
     def forward(self, alpha: Tensor, mask: Tensor) -> Tensor:
-        """Return normalised gamma variates; they are drawn as logarithms, because small ones would vanish in float32.
+        """Return normalised gamma variates, drawn as logarithms because small variates would underflow in float32.
 
         If G is a gamma variate of shape c + 1 and U is uniform, G * U^(1/c) has shape c (Marsaglia and Tsang 2000, section 6).
         """
-        shape = _concentration(alpha.masked_fill(~mask, 0.0))  # a closed alpha must not change what is drawn next
+        shape = _concentration(alpha.masked_fill(~mask, 0.0))  # a closed alpha must not change later random numbers
         above = Gamma(shape + 1, torch.ones_like(shape), validate_args=False).rsample()
         logarithms = above.log() + torch.log1p(-torch.rand_like(shape)) / shape
         return torch.softmax(logarithms.masked_fill(~mask, -torch.inf), -1)

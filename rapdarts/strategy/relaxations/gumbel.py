@@ -1,4 +1,4 @@
-"""The relaxation of GDAS and SNAS: one candidate per edge is drawn."""
+"""The relaxation of GDAS and SNAS, which draws one candidate per edge."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Gumbel(Relaxation):
     """The Gumbel-softmax: softmax((alpha + g) / T) with Gumbel noise g, both (kinds, edges, primitives), and a temperature T.
 
     With `hard`, the candidate with the largest alpha + g has weight 1 and the others 0, and the gradient is that
-    of the softmax (GDAS: Dong and Yang 2019); without, the softmax itself is the sample (SNAS: Xie et al. 2019). The
-    temperature falls linearly during a stage, as in GDAS. The candidate with the largest alpha + g is o with probability
+    of the softmax (GDAS: Dong and Yang 2019). Without `hard`, the softmax itself is the sample (SNAS: Xie et al. 2019). The
+    temperature falls linearly during a stage, as in GDAS. Candidate o has the largest alpha + g with probability
     softmax(alpha)_o (Gumbel 1954), so the expected weights are the softmax of alpha at every temperature.
     """
 

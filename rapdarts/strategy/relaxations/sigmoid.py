@@ -1,4 +1,4 @@
-"""The relaxation of FairDARTS: candidates do not compete."""
+"""The relaxation of FairDARTS, in which candidates do not compete."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rapdarts.strategy.relaxations.base import Relaxation
 
 
 class Sigmoid(Relaxation):
-    """An independent gate sigmoid(alpha) for each of (kinds, edges, primitives) (FairDARTS: Chu et al. 2020).
+    """Independent gates sigmoid(alpha) of shape (kinds, edges, primitives) (FairDARTS: Chu et al. 2020).
 
-    Their zero-one loss, -zero_one * mean((sigmoid(alpha) - 1/2)^2) over the open candidates, moves the gates to 0 or 1.
-    The gates of an edge do not sum to 1, and need not: price and derivation compare the gates of a node with each other.
-    E[cost] draws a node's edges with probabilities proportional to the sums of their gates, and the primitive of an edge in
-    proportion to its gate, so it does not change if all gates into a node shrink by the same factor.
+    The zero-one loss of the paper, -zero_one * mean((sigmoid(alpha) - 1/2)^2) over the open candidates, moves the gates to 0 or 1.
+    The gates of an edge need not sum to 1, because prices and derivation only compare the gates of a node with each other.
+    The expected cost assumes that the edges of a node are drawn in proportion to the sums of their gates, and the primitive of an
+    edge in proportion to its gate. It therefore does not change if all gates into a node shrink by the same factor.
     """
 
     name = "sigmoid"

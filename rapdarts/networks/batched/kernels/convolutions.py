@@ -1,8 +1,8 @@
 """Triton kernels for the depthwise and pointwise convolutions of many slots, which read every image in place.
 
 A slot reads a block of a bundle (`layout.BlockMap`). No input is copied, and the gradients of slots that read the same
-block are summed as they are computed. The gradient for the weights is derived from that of the dense convolution to which
-the two convolutions are equivalent, so that tensor cores sum over the pixels. Partial sums are added in a fixed order.
+block are summed as they are computed. The gradient for the weights is derived from the gradient of the equivalent
+dense convolution, so that tensor cores sum over the pixels. Partial sums are added in a fixed order.
 Images are channels last, (n, h, w, C) in memory.
 """
 
@@ -32,7 +32,7 @@ SHARED_MEMORY = 96 * 1024
 
 
 MOVEMENT = ("scale_h", "scale_w", "offset_h", "offset_w", "step_h", "step_w")
-"""Parameters of a window's movement; Triton specialises no kernel on their values or on those of SIZES."""
+"""Parameters of a window's movement; Triton does not specialise kernels on their values, nor on those of SIZES."""
 SIZES = ("pixels", "from_height", "from_width", "height", "width", "steps", "parts")
 
 
@@ -138,7 +138,7 @@ def _split_gradient(
     sums, depthwise, pointwise, to_depthwise, to_pointwise, parts, slots, taps,
     c_in: tl.constexpr, c_out: tl.constexpr, block_out: tl.constexpr, block_taps: tl.constexpr,
 ):  # fmt: skip
-    """Split the gradient of the dense weights into those of the two weights by the chain rule, for one channel of a slot."""
+    """Compute the gradients of both weights from the dense weight gradient by the chain rule, for one channel of a slot."""
     slot, c = tl.program_id(0), tl.program_id(1)
     t, o = tl.arange(0, block_taps), tl.arange(0, block_out)
     offset = ((slot * taps + t) * c_in + c)[:, None] * c_out + o[None, :]
@@ -194,8 +194,8 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """Return the gradients for the inputs of `forward`: `x`, of shape `given` (n, blocks*C, h, w), and both weights.
 
-    `gradient` (n, slots*outputs, h', w') is that for the result. The gradient for `x` is computed only if `given` is not
-    None, and those for the weights only if `x` is not None.
+    `gradient` (n, slots*outputs, h', w') is the gradient for the result. The gradient for `x` is computed only if `given` is
+    not None, and the gradients for the weights only if `x` is not None.
     """
     slots, c_in = len(block_map.sources), pointwise.shape[1]
     c_out, kernel = len(pointwise) // slots, (depthwise.shape[2], depthwise.shape[3])
@@ -222,9 +222,9 @@ def backward(
 def _dense_gradient(
     gradient: Tensor, x: Tensor, block_map: BlockMap, kernel: tuple[int, int], c_in: int, c_out: int, geometry: Geometry
 ) -> Tensor:
-    """Return the weight gradient of the dense convolution to which the two convolutions are equivalent.
+    """Return the weight gradient of the equivalent dense convolution.
 
-    It is (parts, slots, taps, C, outputs) in float32, where the parts are still to be summed.
+    It is (parts, slots, taps, C, outputs) in float32; the caller must sum it over the parts.
     """
     slots, (rows, columns), block = len(block_map.sources), kernel, block_of(c_in)
     pixels = len(gradient) * gradient.shape[2] * gradient.shape[3]

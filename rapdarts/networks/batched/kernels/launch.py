@@ -14,21 +14,21 @@ TILE_ELEMENTS = 2048
 """Elements of a program's tile (pixels x channels): 16 per thread."""
 
 PROGRAMS = 528
-"""Number of programs that keeps a large GPU busy: four on each of 132 multiprocessors."""
+"""Number of programs that occupy a large GPU: four on each of 132 multiprocessors."""
 
 
 @cache
 def index_table(entries: tuple[int, ...], device: torch.device) -> Tensor:
     """Return small integers as a tensor (entries,) on the device.
 
-    The table is cached: no step copies it again, and a CUDA graph that reads it stays valid.
+    The table is cached, so that no step copies it again and a CUDA graph that reads it stays valid.
     """
     return torch.tensor(entries, dtype=torch.int32, device=device)
 
 
 @cache
 def readers_of(block_map: BlockMap) -> tuple[int, tuple[int, ...]]:
-    """Return the largest number of slots that read the same block, and a flat table with a row of that length for every block.
+    """Return the maximum number of slots that read the same block, and a flat table with a row of this length for every block.
 
     A row holds the slots that read the block, padded with -1.
     """

@@ -226,7 +226,7 @@ def forward(
 
 
 def backward(gradient: Tensor, x: Tensor, block_map: BlockMap, statistics: Tensor, relu: bool) -> Tensor:
-    """Return the gradient for the `x` (n, blocks*C, h, w) of `forward` from that for its result (n, slots*C, h, w).
+    """Return the gradient for `x` (n, blocks*C, h, w) of `forward` from the gradient for its result (n, slots*C, h, w).
 
     `statistics` (2, slots*C) are those that `forward` returns.
     """

@@ -108,7 +108,7 @@ def forward(
 
 
 def backward(gradient: Tensor, given: torch.Size, which: Tensor | None, size: int, stride: int, padding: int) -> Tensor:
-    """Return the gradient for the image, of shape `given` (n, C, h, w), from that for the result (n, C, h', w')."""
+    """Return the gradient for the image, of shape `given` (n, C, h, w), from the one for the result (n, C, h', w')."""
     n, channels, height, width = given
     result = torch.empty(given, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last)
     grid, *blocks = _plan(n * height * width, channels)

@@ -1,7 +1,7 @@
-"""The weighted sums into a cell's nodes on a GPU.
+"""Weighted sums of terms into the nodes of a cell on a GPU.
 
-The terms of the edges that leave the same states (`layout.Terms`) are normalised, weighted and added as they are read,
-and never written to memory.
+The terms of the edges that leave the same states (`layout.Terms`) are normalised, weighted and added as they are read;
+they are never written to memory.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ def weighted_sum_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients for the `buffer` and `scale` of `weighted_sum`.
 
-    `gradient` (n, nodes*C, h, w) is that for all nodes. The gradient for the skips' part of the scale needs `state`; without
-    it, only the part of the norms is returned.
+    `gradient` (n, nodes*C, h, w) is the gradient for all nodes. The skips' part of the gradient for the scale needs `state`;
+    without `state`, only the norms' part is returned.
     """
     normed, device = len(terms.norms.sources), buffer.device
     into = index_table(terms.into, device)
@@ -162,7 +162,7 @@ def weighted_sum_backward(
 
 
 def skips_backward(terms: Terms, gradient: Tensor, masks: Tensor | None, scale: Tensor) -> Tensor:
-    """Return the gradient for the `state` (n, states*C, h, w) of `weighted_sum` from that for all nodes (n, nodes*C, h, w)."""
+    """Return the gradient for `state` (n, states*C, h, w) in `weighted_sum` from the gradient for all nodes (n, nodes*C, h, w)."""
     normed, width, device = len(terms.norms.sources), gradient.shape[1] // terms.nodes, gradient.device
     n, _, *size = gradient.shape
     pixels, block = gradient.numel() // gradient.shape[1], block_of(width)

@@ -1,0 +1,93 @@
+"""Table of relaxations: the search of the current attempt with each of them, on the first tuning seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tests.evidence import nasbench, searches
+from tests.evidence.figures import mean, paired_gain
+from tests.evidence.plan import CURRENT
+from tests.evidence.store import Rows, load
+from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
+from tests.evidence.variants import order
+
+SEEDS = range(8)
+
+RELAXED: Mapping[str, Mapping[str, Any]] = {
+    "softmax, the default (DARTS: Liu et al. 2019)": {},
+    "one candidate drawn per edge, straight through (GDAS: Dong and Yang 2019)": {"search.relaxation": "gumbel"},
+    "Gumbel-softmax (SNAS: Xie et al. 2019)": {"search.relaxation": "gumbel", "search.relax.hard": False},
+    "Dirichlet (DrNAS: Chen et al. 2021)": {"search.relaxation": "dirichlet"},
+    "sigmoid gates with a zero-one loss (FairDARTS: Chu et al. 2020)": {"search.relaxation": "sigmoid"},
+    "Beta-Decay (Ye et al. 2022)": {"search.relax.beta_decay": 50},
+    "auxiliary skip (DARTS-: Chu et al. 2021)": {"search.relax.auxiliary_skip": 1},
+    "stop by the dominant eigenvalue (RobustDARTS: Zela et al. 2020)": {"search.relax.stop_ratio": 0.75},
+}
+"""The settings of every relaxation and addition, by its name on the page."""
+
+
+def run(jobs: int) -> None:
+    """Run the missing searches."""
+    for keys in RELAXED.values():
+        searches.run_series("nasbench201", {**CURRENT.keys, **keys}, SEEDS, jobs)
+
+
+def section() -> list[str]:
+    """Return the section as lines."""
+    rows = load("nasbench201")
+    names = {words: searches.variant_name({**CURRENT.keys, **keys}) for words, keys in RELAXED.items()}
+    known = {words: name for words, name in names.items() if searches.seeds_of(rows, name, SEEDS)}
+    heading = ["## Relaxations", ""]
+    if len(known) < 2:
+        return [*heading, NOT_RUN, ""]
+    head = ["relaxation or addition", "settings", "n", "CIFAR-10 score", "gain", "order", "gain in order", "CPU s"]
+    waiting = [words for words in names if words not in known]
+    return [
+        *heading,
+        *paragraph(
+            f"""Searches of the current attempt (`{CURRENT.name}`, tuning seeds {ranges(SEEDS)}) with the relaxations of
+            [search.md](search.md#relaxations) at their default settings. One cell is derived from each search for each of the four budgets,
+            under the conditions of the attempt, so that a random cell scores 70.8. *Gain* is the mean paired difference from the softmax on
+            the same seeds, and *order* the rank correlation of the search's scores with the true accuracies of all cells that it could
+            derive. Nothing was tuned for any of them, and eight seeds describe but do not decide."""
+        ),
+        *table(head, [row(rows, words, name) for words, name in known.items()]),
+        *paragraph(f"Not run yet: {', '.join(waiting)}." if waiting else ""),
+        *sources(
+            one for name in known.values() for one in searches.origins(rows, name, searches.seeds_of(rows, name, SEEDS))
+        ),
+    ]
+
+
+def row(rows: Rows, words: str, name: str) -> list[object]:
+    """Return the row of a relaxation."""
+    seeds = searches.seeds_of(rows, name, SEEDS)
+    own, plain = ({seed: measured(rows, one, seed) for seed in seeds} for one in (name, CURRENT.name))
+    gains = ["–", "–"]
+    if name != CURRENT.name:
+        pairs = [([own[seed][k] for seed in seeds], [plain[seed][k] for seed in seeds]) for k in (0, 1)]
+        gains = [paired_gain(*pair).text(places, sign=True) for pair, places in zip(pairs, (1, 2), strict=True)]
+    scores, orders = (mean([own[seed][k] for seed in seeds]) for k in (0, 1))
+    changed = name.removeprefix(CURRENT.name).strip()
+    seconds = np.mean(searches.cpu_seconds(rows, name, seeds))
+    return [
+        words,
+        f"`{changed}`" if changed else "–",
+        len(seeds),
+        scores,
+        gains[0],
+        orders.text(2),
+        gains[1],
+        f"{seconds:.0f}",
+    ]
+
+
+def measured(rows: Rows, name: str, seed: int) -> tuple[float, float]:
+    """Return the score of a search, and its order, under the conditions of the current attempt."""
+    (weights,) = searches.weights_of(rows, name, [seed])
+    cells = [CURRENT.cells(budget) for budget in nasbench.BUDGETS]
+    chosen = [nasbench.strongest(weights, one) for one in cells]
+    return nasbench.score(chosen), float(np.mean([order(weights, one) for one in cells]))
