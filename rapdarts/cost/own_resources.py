@@ -46,7 +46,7 @@ def _amount(name: str, function: Callable[..., object], network: nn.Module, imag
 
 
 def full_price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter]) -> PriceTable:
-    """Return the prices of `resources` and of the space's own additive resources. A note names each one that is not additive."""
+    """Return the prices of `resources` and of the space's own additive resources. A note names each resource that is not additive."""
     own = own_counters(space)
     table = price_table(space, skeleton, {**resources, **own})
     kept, notes = list(resources), list(table.notes)

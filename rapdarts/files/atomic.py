@@ -81,7 +81,7 @@ def file_in_folder(path: str | os.PathLike[str], key: str = "out") -> Path:
 
 
 def file_to_write(path: str | os.PathLike[str], key: str = "out") -> Path:
-    """Return the path of a file to write, which the user gave as `key`.
+    """Return the path of a file to write, given by the user as `key`.
 
     Raises InputError if the path does not name a file, or names a file that only run folders contain.
     """

@@ -264,7 +264,7 @@ def training_batches(
     """Return the training batches, and the indices (n,) of training images held out to choose the best weights.
 
     The indices are empty if the validation fraction is 0. Raises InputError if a batch is larger than the set of images it is
-    drawn from or too small for the number of processes, or if batch norms that processes share would be compiled.
+    drawn from or too small for the number of processes, or if `compile` is set and processes share batch norms.
     """
     settings, seed = config.retrain, config.seed
     held_out, train = torch.arange(0), torch.arange(len(data.train))

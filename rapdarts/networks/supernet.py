@@ -148,7 +148,7 @@ class SuperCell(nn.Module):
 
 
 class Supernet(nn.Module):
-    """All networks of a space in one, with the depth and width of `skeleton`.
+    """All networks of a space in one network, with the depth and width of `skeleton`.
 
     `dropout.rate` is the dropout rate after stride-1 skips in training; the search loop lowers it every epoch. 1/`partial`
     of the channels go through the mixed operations; `partial` must divide the number of channels. With `checkpoint`,

@@ -21,7 +21,7 @@ COLOURS = ("#1f5fb4", "#16784a", "#b8450b", "#7b3aa6")
 
 @dataclass(frozen=True)
 class Panels:
-    """The panels of a network: a heading, the labels of its layers, and for each panel title a value per layer."""
+    """The panels of a network: a heading, the labels of its layers, and the values of the layers by panel title."""
 
     heading: str
     labels: Sequence[str]

@@ -46,7 +46,7 @@ def describe_ranking(result: Mapping[str, Any], resources: Sequence[str]) -> str
 
 
 ACCURACY, BEHIND = ("validation accuracy", "95 % interval"), ("behind the first", "95 % interval")
-"""Headings of an accuracy and of a difference with their intervals."""
+"""Column headings: an accuracy and its interval, and a difference and its interval."""
 
 
 def remarks(result: Mapping[str, Any]) -> list[str]:

@@ -58,7 +58,7 @@ class Evaluation:
 
 
 UNEQUAL = 1.5
-"""Smallest ratio of the sizes of the largest and smallest class for which the balanced accuracy is also reported."""
+"""Smallest ratio between the sizes of the largest and the smallest class for which balanced accuracy is also reported."""
 
 
 @torch.no_grad()

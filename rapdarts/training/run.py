@@ -141,7 +141,7 @@ class Run:
         return facts
 
     def keep(self, what: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the result of `work` like `remember`, save it at once, and then respond to signals.
+        """Return the result of `work` as `remember` does, save it at once, and then respond to signals.
 
         `what` names the work in messages. The work has its own run folder, from which it resumes if it is stopped.
         """

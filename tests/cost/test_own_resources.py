@@ -269,7 +269,7 @@ def test_mistakes_are_reported_in_one_line(
         (["budget.launches=-3", "--space", "mine.py"], "budget.launches=-3 must be above 0"),
         (["budget.launches=3ms", "--space", "mine.py"], "ms is not a unit of launches"),
         (["budget.launches=3", "--space", "mine.py"], "meets launches <= 3: the cheapest has 21; raise the budget"),
-        (["cost.launches=1"], "a user-defined resource needs the file that defines it, as --space FILE."),
+        (["cost.launches=1"], "for a user-defined resource, add --space FILE with the file that defines it."),
     ],
 )
 def test_keys_that_cannot_be_used_are_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 
@@ -80,16 +80,10 @@ class Judged:
         return [name, len(self.cells), *means, self.other_score, *faults, seconds]
 
 
-@cache
-def derived(weights: bytes, skip_paths: str, spend: float) -> tuple[int, ...]:
-    """Return the cell that rapdarts derives for each budget from mixing weights (1, 6, 5), passed as bytes of float64 numbers."""
-    array = np.frombuffer(weights).reshape(nasbench.TASK.space.mask.shape)
-    return tuple(nasbench.derived(array, budget, spend=spend, skip_paths=skip_paths) for budget in nasbench.ALL_BUDGETS)
-
-
 def judged(weights: Sequence[np.ndarray], attempt: Attempt) -> Judged:
-    """Return the cells that an attempt derives from the mixing weights of searches, (1, 6, 5) each."""
-    return Judged([derived(one.tobytes(), attempt.skip_paths, attempt.spend) for one in weights])
+    """Return the cells that an attempt derives from the mixing weights of searches, (1, 6, 5) each, by enumeration of all cells."""
+    cells = [attempt.cells(budget) for budget in nasbench.ALL_BUDGETS]
+    return Judged([[nasbench.strongest(one, mask) for mask in cells] for one in weights])
 
 
 def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:

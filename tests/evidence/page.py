@@ -25,7 +25,7 @@ from tests.evidence.store import ROOT, Rows, load
 from tests.evidence.tables import NOT_RUN, listed, paragraph, sources, table
 
 PAGE = ROOT / "docs" / "evidence.md"
-SATISFICING = PAGE.with_name("satisficing.svg")
+SATISFICING = PAGE.with_name(satisficing_tables.FIGURE)
 
 
 def write() -> None:

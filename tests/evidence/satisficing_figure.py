@@ -40,7 +40,6 @@ def picture(rows: Rows) -> Figure:
             panel.set_title(f"{budget} units, at least {accuracy:g} %", fontsize=9, color=INK)
     for panel in panels[-1]:
         panel.set_xlabel("CPU minutes", color=INK)
-    figure.tight_layout()
     return figure
 
 

@@ -8,8 +8,12 @@ import numpy as np
 
 from tests.evidence import nasbench, satisficing
 from tests.evidence.satisficing import ACCURACIES, BUDGETS, Proposals
+from tests.evidence.satisficing_figure import LONGEST
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, table
+
+FIGURE = "satisficing.svg"
+"""Name of the figure, next to the page."""
 
 
 def section(rows: Rows) -> list[str]:
@@ -29,6 +33,11 @@ def section(rows: Rows) -> list[str]:
             which a method draws were counted. No setting was chosen on the seeds of the searches in the first table of each budget."""
         ),
     ]
+    lines += [f"![Expected CPU minutes of each method, for each budget and accuracy]({FIGURE})", ""]
+    lines += paragraph(
+        f"""Dots: expected CPU minutes until a proposal satisfices. Bars: their 95 % intervals, cut at {LONGEST:,.0f} minutes. A bar
+        without a dot belongs to a method of which no proposal reached the accuracy."""
+    )
     for budget in BUDGETS:
         most = nasbench.truth()[nasbench.units() <= budget].max()
         lines += [f"### {budget} units", ""]

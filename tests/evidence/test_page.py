@@ -48,7 +48,7 @@ def test_the_readme_quotes_the_headlines() -> None:
 def test_a_page_without_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     text = page.render()
-    assert text.startswith("# Evidence") and text.count("Not run yet.") == 9 and "evidence.svg" not in text
+    assert text.startswith("# Evidence") and text.count("Not run yet.") == 13 and "evidence.svg" not in text
     assert figure.as_svg(figure.picture(store.load("nasbench201"))).startswith(b"<?xml")
 
 

@@ -470,7 +470,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a number": (lambda: rapdarts.search(TINY, data=3), r"data must be a pair \(images, labels\), or a data set"),
     "empty data": (lambda: rapdarts.search(TINY, data=[]), "data has no images"),
-    "a mapping": (lambda: rapdarts.search(TINY, data={"train": (IMAGES, LABELS)}), "data must be a pair .*not a dict"),
+    "a mapping": (lambda: rapdarts.search(TINY, data={"train": (IMAGES, LABELS)}), "data must be a pair .*not dict"),
     "sparse": (
         lambda: rapdarts.search(TINY, data=(torch.from_numpy(IMAGES).to_sparse(), LABELS)),
         "data, images cannot be converted to an array",

@@ -314,9 +314,9 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
     for command in (("export", "net.onnx"), ("retrain", "net.onnx", "digits")):
         words = "net.onnx is an ONNX file, and rapdarts cannot read a genotype from it; pass the run folder"
         assert words in refusal(capsys, *command)
-    words = "net.onnx is an ONNX file, which rapdarts can only evaluate and count; pass the run folder of its network, or the "
+    words = "net.onnx is an ONNX file, which works only with rapdarts evaluate and rapdarts cost; pass the run folder of its"
     assert words in refusal(capsys, "export", "net.onnx", "to=pt2", "out=net.pt2")
-    with pytest.raises(InputError, match="can only evaluate and count"):
+    with pytest.raises(InputError, match="works only with rapdarts evaluate and rapdarts cost"):
         rapdarts.load("net.onnx")
 
 

@@ -29,7 +29,7 @@ def _sequence(arguments: list[Any], named: Mapping[str, Any]) -> Any:
 
 
 def set_of(values: list[Any]) -> Any:
-    """Return the numbers of a set in ascending order; FAILED for a set of anything else, which has no order."""
+    """Return the numbers of a set in ascending order; FAILED for a set of anything else, whose order is unknown."""
     return sorted(set(values)) if all(map(is_whole, values)) else FAILED
 
 
@@ -38,7 +38,7 @@ def _set(arguments: list[Any], named: Mapping[str, Any]) -> Any:
 
 
 def _copy(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    """Return the value itself, so that a change to the original or the copy counts for both."""
+    """Return the value itself, so that a change to the original or the copy affects both."""
     known = len(arguments) == 1 and isinstance(arguments[0], list | dict | Call) and not named
     return arguments[0] if known else FAILED
 

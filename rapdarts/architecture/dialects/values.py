@@ -1,4 +1,4 @@
-"""Unchecked values in a text: plain values, calls, and parts that cannot be read, with functions that invalidate changed ones."""
+"""Unchecked values in a text: plain values, calls, and parts that cannot be read, with functions that mark changed values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rapdarts.files.json import quote_value
 MAX_DEPTH = 50
 MAX_PARTS = 100_000
 """Maximum number of values in a tree; a list that is referenced several times counts each time."""
-PLAIN = "only lists of pairs such as ('skip_connect', 0) and whole numbers are allowed here"
+PLAIN = "only whole numbers and lists of pairs such as ('skip_connect', 0) are allowed here"
 MISSING = object()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Unread:
-    """Part of a text that is not a plain value, and the reason, for messages.
+    """Part of a text that is not a plain value, and the reason why it is not, for messages.
 
     `former` is the value before a change that cannot be tracked, and `within` lists the values that may contain this one.
     """
@@ -136,7 +136,7 @@ def spoil_part(value: Any, key: str | int | None, spoiled: Callable[[Any], Unrea
 
 
 def _is_spoiled(value: Any) -> bool:
-    """Return whether a value was spoiled before. Checking that its first and last parts are Unread is enough."""
+    """Return whether a value is already spoiled. Checking that its first and last parts are Unread is enough."""
     parts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else value.fields.values()
     return bool(parts) and all(isinstance(next(order), Unread) for order in (iter(parts), reversed(parts)))
 
