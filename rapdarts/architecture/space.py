@@ -17,7 +17,7 @@ KINDS = ("normal", "reduce")
 """The kinds of cell, in the order of the first axis of mixing tensors and price tables; a space has both kinds or only the first."""
 
 NONE, SKIP = "none", "skip_connect"
-"""Primitives that the search treats specially: no connection, and the skip connection, which gets dropout and a cap on its number."""
+"""Primitives that the search treats specially: no connection, and skip connections, which get dropout and are limited in number."""
 
 SKIP_PATHS = ("any", "one")
 """Conditions on the skip-only paths from the input to the output of a derived cell."""

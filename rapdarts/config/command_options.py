@@ -66,7 +66,7 @@ class DeriveConfig:
     latency: str = knob("", "latency table written by rapdarts measure; empty: as in the run", "path")
     space: str = knob(
         "",
-        "search space of architecture parameters from another program, a module of search_spaces such as darts; empty: as in the run",
+        "search space for the architecture parameters of another program, such as darts (a module of search_spaces); empty: as in the run",
     )
     out: str = knob("", "file to write the genotype to; empty: none", "path")
 

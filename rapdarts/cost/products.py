@@ -48,7 +48,7 @@ def _trilinear(
 
 
 def _grouped(left: Tensor, right: Tensor, *_: Any, out: Tensor) -> int:
-    """Return the MACs of rows times the matrix of their group, or of two matrices multiplied in groups along their shared dimension."""
+    """Return the MACs of a grouped matrix product, with groups of rows, or of entries of the dimension that is summed over."""
     by_row = right.dim() == 3 or left.dim() == 3
     return out.numel() * left.shape[-1] if by_row else left.shape[0] * right.shape[1] * left.shape[1]
 

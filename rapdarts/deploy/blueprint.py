@@ -187,7 +187,7 @@ class ReferenceBlueprint(Blueprint):
         lines = [f"building {self.reference} for images of {'x'.join(map(str, self.image))} and {self.classes} classes"]
         idle = [f"retrain.{key}" for key in ("drop_path", "auxiliary") if getattr(recipe, key)]
         if idle:
-            lines.append(f"ignoring {' and '.join(idle)}: only networks of cells use them")
+            lines.append(f"ignoring {' and '.join(idle)}: used only by networks built from cells")
         return lines
 
     def facts(self, recipe: RetrainConfig) -> dict[str, str]:

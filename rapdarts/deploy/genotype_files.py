@@ -69,7 +69,7 @@ def genotype_of(text: str, space: str = "") -> Genotype:
 
 
 def settled(genotype: Genotype) -> Genotype:
-    """Return the genotype. If it has no space, it gets a shipped space whose search could choose it, else one that can build it."""
+    """Return the genotype; without a space, it is assigned a shipped one in which it can be found or, failing that, built."""
     if genotype.space:
         return genotype
     return replace(genotype, space=USUAL if _is_usual(genotype) else _fitting(genotype))

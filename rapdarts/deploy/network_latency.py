@@ -69,7 +69,7 @@ def measure_network(
     """Measure the latency of a network; `given` lists the keys that the user set.
 
     Networks built by rapdarts run as they do after retraining, in channels-last memory format. The user's own network runs
-    unchanged. Raises InputError for a key that does not apply, and if the network fails.
+    unchanged. Raises InputError if a key does not apply or the network fails to run.
     """
     if file := onnx_file(found):
         raise InputError(

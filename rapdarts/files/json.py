@@ -136,7 +136,7 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 
 def quote_value(value: Any) -> str:
-    """Return a value as messages quote it: short and on one line."""
+    """Format a value for a message, short and on one line."""
     return shorten(repr(value))
 
 

@@ -148,7 +148,7 @@ def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> Finish
         known = first.fingerprint and other.fingerprint and first.config.data.fraction == 1
         if known and first.fingerprint != other.fingerprint:
             raise InputError(
-                f"{shorten(word)} and {shorten(words[0])} searched on different images (fingerprints {other.fingerprint[:12]}"
+                f"{shorten(word)} and {shorten(words[0])} used different images (fingerprints {other.fingerprint[:12]}"
                 f" and {first.fingerprint[:12]}); only runs on the same data can be averaged."
             )
     learned = [(one.left, weights) for one in searches for weights in one.weights]

@@ -29,7 +29,7 @@ OVERHEAD = 2
 (docs/performance.md). On a GPU, the CUDA graph has its own memory pool in addition to that of the eager steps before the capture."""
 
 CHECKPOINT_OVERHEAD = 1.4
-"""Additional factor if cells are recomputed, because short-lived tensors leave more gaps between the others (docs/performance.md)."""
+"""Additional overhead factor if cells are recomputed: short-lived tensors leave more gaps in memory (docs/performance.md)."""
 
 LIBRARY_BYTES = 50_000_000
 """Bytes that torch's own code and tables take in the first steps of a process on a CPU, whatever the steps compute."""

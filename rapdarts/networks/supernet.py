@@ -64,7 +64,7 @@ def bypass(x: Tensor, stride: int) -> Tensor:
 
 
 class SkipDropout(nn.Module):
-    """Elementwise dropout after `skip_connect` with stride 1, in training (Chen et al. 2019, section 3.3).
+    """Elementwise dropout after `skip_connect` with stride 1, during training (Chen et al. 2019, section 3.3).
 
     All masks of a cell are drawn in one call from torch's generator, which the training loop reseeds at every step, so
     that both implementations of the supernet drop the same elements.

@@ -98,7 +98,7 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
         )
     lines = aligned(cells, left=(0, len(networks) + 1))
     lines += [
-        f"{network.name} is an ONNX graph: bytes are those in the file, and costs shown as - are not counted"
+        f"{network.name} is an ONNX graph: bytes are those of the weights in the file, and costs shown as - are not counted"
         for network in networks
         if isinstance(network, GraphCosts)
     ]

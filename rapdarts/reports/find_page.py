@@ -42,7 +42,7 @@ def proof_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def outcome(other: Mapping[str, Any]) -> str:
-    """Return another network's test accuracy and its comparison with the network found on the same images, as text."""
+    """Return another network's test accuracy and its comparison, on the same images, with the final network, as text."""
     if "compared" not in other:
         return f"its training diverged ({other['diverged']})"
     found = other["compared"]

@@ -29,7 +29,7 @@ class Panels:
 
 
 def picture_to_write(path: str) -> Path:
-    """Return the path of an image file to write; call this before long work. Raises InputError if the path is unusable."""
+    """Return the path of an image file to write; call this before a long computation. Raises InputError if the path is unusable."""
     if Path(path).suffix.lower() not in SUFFIXES or not Path(path).stem:
         raise InputError(f"plot={path} is not an image file; use a path that ends in one of {', '.join(SUFFIXES)}.")
     return file_in_folder(path, "plot")

@@ -1,5 +1,5 @@
-"""95 % confidence intervals of accuracies: over test images, over a few trainings, and of the difference between two networks,
-with McNemar's test of that difference.
+"""95 % confidence intervals of an accuracy, over test images or over a few trainings, and of the difference between two networks,
+with McNemar's test.
 
 Two standard errors would be too narrow an interval: the standard error of an accuracy is 0 if every image is classified correctly,
 and an interval over three trainings must be wider.
@@ -17,7 +17,7 @@ Interval = tuple[float, float]
 """Lower and upper limit."""
 
 NORMAL = 1.959963984540054
-"""Half the width of the 95 % interval of a normal distribution, in standard errors."""
+"""Half the width of the 95 % interval of a normal distribution, in standard deviations."""
 
 
 def wilson(share: float, n: int) -> Interval:

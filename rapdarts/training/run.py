@@ -264,7 +264,7 @@ class Run:
             theirs = [group.get("param_names") for group in state["param_groups"]]
             # Torch matches optimiser state by position, so momentum would silently be assigned to the wrong parameter.
             if ours != theirs:
-                raise self._unfit(f"holds the state of {name} for other parameters")
+                raise self._unfit(f"contains the state of {name} for different parameters")
         try:
             thing.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:

@@ -766,7 +766,7 @@ def test_searches_on_different_images_are_not_averaged(
         save_checkpoint(folder / "checkpoint", {}, {"command": "search", "data set": "ab"[seed // 2] * 64})
     assert main(["derive", "first", "second", "out=two.json"]) == 0
     error = (
-        "third and first searched on different images (fingerprints bbbbbbbbbbbb and aaaaaaaaaaaa); only runs on the same"
+        "third and first used different images (fingerprints bbbbbbbbbbbb and aaaaaaaaaaaa); only runs on the same"
         " data can be averaged."
     )
     capsys.readouterr()

@@ -298,7 +298,9 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
     }
     assert found[1] == answer(capsys, "cost", "lenet")
     assert main(["cost", "net.onnx"]) == 0
-    words = "net.onnx is an ONNX graph: bytes are those in the file, and costs shown as - are not counted"
+    words = (
+        "net.onnx is an ONNX graph: bytes are those of the weights in the file, and costs shown as - are not counted"
+    )
     assert words in capsys.readouterr().out
     write_onnx("more.onnx", ("Det", "volume"), ("Det", "again"))
     assert answer(capsys, "cost", "more.onnx")["not_counted"] == {"Det": ["volume", "again"]}

@@ -17,7 +17,7 @@ BENCH_BEGIN = re.compile(r"\s*\|[^\s|]*~")
 
 
 def cells_of_bars(text: str, where: str) -> ParsedCells:
-    """Return the cell of `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|`.
+    """Return the cell in a string such as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|`.
 
     The cell has three nodes, each with an edge from the cell's input (0) and one from every earlier node, in that order.
     Raises InputError.

@@ -270,7 +270,7 @@ def _last(line: int, count: int) -> dict[str, Any]:
 
 
 def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Located:
-    """Return the genotype in other text, such as prose, where genotypes without a label may be incomplete."""
+    """Return the genotype in free text, such as prose; incomplete genotypes without a label are skipped."""
     if len(found) > MOST_SCANNED:
         raise InputError(
             f"{where} contains more than {MOST_SCANNED} genotypes; copy the one you want into a separate file."

@@ -142,7 +142,7 @@ def _is_spoiled(value: Any) -> bool:
 
 
 def spoil(value: Any, extent: Extent, spoiled: Callable[[Any], Unread]) -> None:
-    """Replace every part of a value that may have changed with `spoiled(part)`."""
+    """Replace each part that may have changed in a value by `spoiled(part)`."""
     stack, seen = [(value, extent)], set()
     while stack:
         one, extent = stack.pop()

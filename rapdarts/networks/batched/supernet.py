@@ -3,8 +3,8 @@
 Edges that leave the same state read the same input. They share one ReLU and one pooling, and the same primitive on all of
 them is one grouped convolution with stacked weights. The mixing weight is the scale of the batch norm that ends a
 primitive: normalising and weighting are one operation, the backward pass of the batch norm computes the gradient of the
-mixing weight, and only the input of the norm is saved. On a GPU, this operation also sums the terms into the nodes, for
-all edges that leave a state at once. An edge weight is multiplied into the mixing weight. With partial channels, it also
+mixing weight, and only the input of the norm is saved. On a GPU, this operation also adds the terms of all edges that
+leave a state to their nodes in one step. An edge weight is multiplied into the mixing weight. With partial channels, it also
 weights the channels that bypass the primitives. The channel shuffle is the same on all edges, so it runs once, after the
 sum of a node.
 """
