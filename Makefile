@@ -44,6 +44,7 @@ $(FOREIGN): setup.cfg pyproject.toml constraints.txt Makefile
 # Expected cost = counted cost, peak memory = simulated peak, and every budget is met. `make test` checks this on a smaller sample.
 # Counting timm's networks takes two minutes.
 proofs: $(INSTALLED) $(FOREIGN)
+	.venv/bin/python -m pytest --numprocesses 2 -m proof
 	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py tests/loops/test_find.py
 	.venv-timm/bin/python -m pytest -p no:cacheprovider tests/foreign
 

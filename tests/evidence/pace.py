@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import rapdarts
+from rapdarts.errors import plural
 from tests.evidence import finding, nasbench, naswot
 from tests.evidence.plan import CURRENT
 from tests.evidence.relaxations import RELAXED
@@ -48,7 +49,7 @@ def measured() -> dict[str, Any]:
             began = time.process_time()
             work(epochs)
             spent[name].append(time.process_time() - began)
-            say(f"{name}, {epochs} epochs: {spent[name][-1]:.1f} CPU s")
+            say(f"{name}, {plural(epochs, 'epoch')}: {spent[name][-1]:.1f} CPU s")
     each = {name: (long - short) / (LONG - SHORT) for name, (short, long) in spent.items()}
     usual = nasbench.TASK.settings["search.epochs"]
     lengths = {name: changed[name].get("search.epochs", usual) for name in changed}

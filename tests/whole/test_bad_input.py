@@ -217,7 +217,7 @@ COMMANDS = {
     "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': it is neither a file nor a"
     " known name; choose from ",
     "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean must have one value per channel of the images (1), not 3.",
-    "search digits data.name=npz": "data.name=npz needs data.path; set data.path=PATH",
+    "search digits data.name=npz": "data.name=npz needs data.path; set it to the path of the images",
     "search digits data.name=folder data.path=nowhere": "data.path=nowhere does not exist.",
     "search digits data.name=cifar10 data.path=.": "change data.path.",
     "retrain NASNet digits --space mine.py": "NASNet: cell normal, node 0, edge 0: the space mine has no primitive 'sep_conv_5x5'; ",
