@@ -113,7 +113,7 @@ def rank(
     progress: bool = True,
     **keys: Any,
 ) -> Ranked:
-    """Train the best candidates of finished searches briefly and rank them on held-out training images, as `rapdarts rank` does.
+    """Briefly train the best candidates of finished searches and rank them on held-out training images, as `rapdarts rank` does.
 
     `targets` is a target or a sequence of targets: the folder or result of a search, or a genotype in any form that
     `read` accepts. At least one of them must be a search; the experiment of the first search is used. The other

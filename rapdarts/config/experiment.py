@@ -313,7 +313,7 @@ class RetrainConfig:
     )
     smallest_crop: float = knob(
         1.0,
-        "smallest fraction of the image that a random crop keeps before it is scaled to the image's size; 1: no such crops",
+        "smallest fraction of the image's area that a random crop keeps before it is scaled to the image's size; 1: off",
         "fraction",
         above=0,
         high=1,

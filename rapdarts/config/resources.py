@@ -204,7 +204,7 @@ def in_words(name: str, cost: float) -> str:
 
 
 def used_line(name: str, share: float, budget: float) -> str:
-    """Return the used share of a budget, as a clause."""
+    """Return a clause that states how much of a budget is used."""
     return f"{100 * share:.1f} % of the {name} budget ({show(budget, name)}) is used"
 
 

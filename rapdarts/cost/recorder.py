@@ -153,7 +153,7 @@ class Recorder(FastShapes):
         return Trace(tuple(ops), sizes, result, self._inputs)
 
     def number(self, tensor: Tensor) -> int:
-        """Return the number of a tensor's activation; the tensor may have any shape and may be a view."""
+        """Return the number that identifies a tensor's activation; the tensor may have any shape and may be a view."""
         key = _storage(tensor)
         if key not in self._numbers:
             self._numbers[key] = len(self.sizes)

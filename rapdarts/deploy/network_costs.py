@@ -44,7 +44,7 @@ OF_FILTERS = frozenset({"input", "channels", "precision", "hardware"})
 """Keys that apply to every network, to derived networks, to a space, and to filter designs."""
 
 FILTER = (384, 13, 13), 256
-"""Image and channels for the comparison of filter designs: AlexNet's fifth convolution."""
+"""Input shape and number of output channels for the comparison of filter designs: AlexNet's fifth convolution."""
 
 
 def options_of(any_shape: bool = False, **given: Any) -> CountConfig:

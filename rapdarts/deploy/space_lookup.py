@@ -145,7 +145,7 @@ def _space_of(module: object, where: str) -> SearchSpace:
 
 
 def source_of(space: Space) -> str:
-    """Return a string that differs if the user's own space has changed, for a resumed run; empty for a shipped space.
+    """Return a string from which a resumed run sees that the user's own space has changed; empty for a shipped space.
 
     For a file, it is the source. For a value, it lists the fields, the modules of the primitives, and their source.
     """

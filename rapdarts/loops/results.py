@@ -103,7 +103,7 @@ class RandomBaseline:
 class Retrained:
     """Result of a retraining: test accuracy of the final weights, and of the `best` weights if images were held out to choose them.
 
-    `report` is the content of result.json, which only the process with `is_main` set writes.
+    `report` is the content of result.json. Only the process with `is_main` set writes this file.
     """
 
     test: Evaluation

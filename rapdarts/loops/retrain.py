@@ -99,7 +99,7 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
     """Train a network from scratch with the recipe in `config.retrain`, and test it once, at the end.
 
     The network returned has the weights of the last epoch, or their moving average. `what` names the training in progress
-    lines. Raises DivergedError if a loss or weight stops being finite, and Preempted if a signal stops the run.
+    lines. Raises DivergedError if a loss or weight becomes infinite or NaN, and Preempted if a signal stops the run.
     """
     settings, device = config.retrain, data.train.labels.device
     batches, held_out = training_batches(config, data, run.process_group)

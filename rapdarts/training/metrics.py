@@ -111,7 +111,7 @@ def balanced_accuracy(correct: Tensor, labels: Tensor) -> tuple[float, float, fl
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the confusion matrix (classes, classes) int64 of logits (n, classes) for images with labels (n,).
 
-    Rows are true classes, columns are predicted classes.
+    Rows are true classes and columns are predicted classes.
     """
     classes = logits.shape[1]
     return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes)

@@ -33,7 +33,7 @@ UNDERSTOOD = (
     " and NAS-Bench-201 strings"
 )
 MAX_PARSED = 1_000_000
-"""Maximum length of a text that is parsed as a whole; longer texts, such as logs, are only scanned."""
+"""Maximum length, in characters, of a text that is parsed as a whole; longer texts, such as logs, are only scanned."""
 MAX_LISTED = 500
 """Maximum length of a list of names in a message, in characters."""
 MOST_SCANNED = 200

@@ -282,6 +282,6 @@ def input_gradient(
 def as_bytes(masks: Tensor | None, other: Tensor) -> Tensor:
     """Return boolean `masks` (edges, n, h, w, C) as bytes, which kernels can read.
 
-    Without masks, return `other` of any shape: a kernel needs a pointer even if it never reads from it.
+    Without masks, return `other`, whose shape does not matter: a kernel needs a pointer even if it never reads from it.
     """
     return other if masks is None else masks.view(torch.uint8)
