@@ -24,6 +24,7 @@ from rapdarts.errors import InputError
 from tests.architecture.corpus import (
     BENCH,
     CHANGES,
+    FOR_ALL,
     FORMS,
     LATER,
     LIGHT,
@@ -277,7 +278,7 @@ def test_other_texts_are_refused_with_the_way_out(name: str, tmp_path: Path) -> 
     assert words in message and message.endswith(".") and "\n" not in message and len(message) < 700
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [*CHANGES, *FOR_ALL])
 def test_a_genotype_that_may_be_changed_is_refused_with_the_line(change: str) -> None:
     with pytest.raises(
         InputError, match=r"line [5-9] (may|sets) .*; print the genotype and pass the output|found '\*\*given'"
