@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rapdarts.files.yaml import parse_value
 from tests.evidence import (  # fmt: skip
     banks,
+    contributions,
     digits_tables,
     finding,
     found,
@@ -78,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     comparison.add_argument("tasks", nargs="*", default=list(TASKS), help="tasks (default: all)")
     relaxed = verbs.add_parser("relaxations", help="search with every relaxation")
     cheaper = verbs.add_parser("cheaper", help="search with settings that make a search cheaper")
+    contributed = verbs.add_parser("contributions", help="measure losses of one-hot cells in searched supernets")
     measure = verbs.add_parser("pace", help="measure the times of all methods in turn, once, on an idle machine")
     recipes = verbs.add_parser("recipes", help="try the recipes of the short trainings of `find`")
     full = verbs.add_parser(
@@ -85,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         help="what has no result yet of the current attempt, the banks, the relaxations, the comparisons of `find` and the"
         " multipliers, which takes many hours",
     )
-    for verb in (comparison, relaxed, cheaper, measure, recipes, full):
+    for verb in (comparison, relaxed, cheaper, contributed, measure, recipes, full):
         verb.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
     verbs.add_parser("render", help="write docs/evidence.md and its figure from the results so far")
     return whole
@@ -116,6 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         relaxations.run(given.jobs)
     elif given.verb == "cheaper":
         satisficing.run(given.jobs)
+    elif given.verb == "contributions":
+        contributions.run(given.jobs)
     elif given.verb == "pace":
         pace.run()
     elif given.verb == "recipes":
@@ -143,6 +147,7 @@ def run_all(jobs: int) -> None:
     for task in BANKS:
         banks.train(task, banks.begin(task)["cells"], plan.RECIPE_SEEDS, jobs)
     plan.run(jobs)
+    contributions.run(jobs)
     finding.try_recipes(jobs)
     relaxations.run(jobs)
     satisficing.run(jobs)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tests.evidence import nasbench, searches, variants
+from tests.evidence import contributions, nasbench, searches, variants
 from tests.evidence.figures import mean, paired_gain
 from tests.evidence.plan import CURRENT
 from tests.evidence.store import Rows
@@ -85,13 +85,60 @@ def section(rows: Rows) -> list[str]:
         ),
         *table(["score of a choice", "one search", "gain", "three searches averaged", "order", "gain in order"], lines),
         *sources(searches.origins(rows, CURRENT.name, seeds)),
+        *contributed(rows),
     ]
+
+
+def contributed(rows: Rows) -> list[str]:
+    """Return the table of the scores that are measured in a supernet as lines; empty if there are none."""
+    known = rows.get("contributions", {"seeds": {}})
+    if not known["seeds"]:
+        return []
+    seeds = sorted(map(int, known["seeds"]))
+    results = [known["seeds"][str(seed)] for seed in seeds]
+    usual = searches.weights_of(rows, CURRENT.name, seeds)
+    plain = scored_by(usual)
+    kinds = {
+        f"log mixing weight of `{CURRENT.name}` (the default)": usual,
+        "log mixing weight after sampling one candidate per edge": searches.weights_of(
+            rows, searches.variant_name(contributions.KEYS), seeds
+        ),
+        "mean effect of the choice": [np.exp(contributions.mean_effects(one))[None] for one in results],
+        "additive model of all choices": [np.exp(contributions.additive(one))[None] for one in results],
+    }
+    lines = []
+    for name, weights in kinds.items():
+        one, order = scored_by(weights)
+        gains = ["–", "–"]
+        if weights is not usual:
+            gains = [
+                paired_gain(own, other).text(places, sign=True)
+                for own, other, places in zip((one, order), plain, (1, 2), strict=True)
+            ]
+        lines.append([name, len(seeds), mean(one), gains[0], mean(order).text(places=2), gains[1]])
+    origins = [{fact: one.get(fact, known[fact]) for fact in ("command", "date", "machine")} for one in results]
+    return [
+        *paragraph(
+            f"""The last two rows of the next table score a choice by its contribution to a supernet that was searched by sampling one
+            candidate per edge (`{searches.variant_name(contributions.KEYS)}`, tuning seeds {ranges(seeds)}): after the search, the losses
+            of up to {contributions.CELLS} random one-hot cells of each budget are measured on images of the search half. The *mean effect*
+            of a choice is how much lower the losses of the cells with it are; the *additive model* is a ridge regression of the negative
+            losses on all choices. Losses are centred for each budget. All rows have the same seeds."""
+        ),
+        *table(["score of a choice", "n", "one search", "gain", "order", "gain in order"], lines),
+        *sources(origins),
+    ]
+
+
+def scored_by(weights: Sequence[np.ndarray]) -> tuple[list[float], list[float]]:
+    """Return the CIFAR-10 scores and the orders of several searches, given their mixing weights or scores' exponentials, (1, 6, 5) each."""
+    return variants.scores(weights), variants.orders(weights)
 
 
 def measured(scoring: Scoring, weights: Sequence[np.ndarray]) -> tuple[list[float], list[float]]:
     """Return the CIFAR-10 scores and the orders of several searches under a scoring, given their mixing weights, (1, 6, 5) each."""
     scored = [np.exp(scoring(centred(one)))[None] for one in weights]
-    return variants.scores(scored), variants.orders(scored)
+    return scored_by(scored)
 
 
 def centred(weights: np.ndarray) -> np.ndarray:
