@@ -26,6 +26,7 @@ from rapdarts.loops.random_baseline import draw, random_baseline
 from rapdarts.loops.rank import RankingEntry, rank, short_recipe, split_for_ranking
 from rapdarts.loops.ranking_settings import resources_shown
 from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
+from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.loops.search_record import cost_report, provenance
 from rapdarts.strategy.rule import check_skip_paths, derivable
 from rapdarts.training.device import training_device
@@ -51,7 +52,7 @@ def run_search(
     """
     space = searched_space(config.search, space)
     data = data_of(config, read)
-    searching.SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is created
+    SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is created
     limits, screen = budget_limits(config.search.budget), screen or Screen()
     about = said_before(data, [f"looking for genotypes with {within(limits)}"] if limits else [], config, screen)
     latency = latency_of_run(config, space, data, launch, screen)
