@@ -54,7 +54,8 @@ class Pace:
 
     `stages` holds the times of the search. `build` is the time to build the network of a cell, `train` the time of a training
     step, and `test` the time to test the network on one image. If the work runs on one CPU thread, these are CPU seconds.
-    `waiting` is the wall-clock time for each of these seconds.
+    `waiting` is the wall-clock time for each of these seconds. `latency` is the expected wall-clock time to measure latency,
+    or 0 if the run does not measure it.
     """
 
     stages: tuple[StagePace, ...]
@@ -62,6 +63,7 @@ class Pace:
     train: float
     test: float
     waiting: float = 1.0
+    latency: float = 0.0
 
     @classmethod
     def of_plain(cls, facts: Any) -> Pace:
