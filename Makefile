@@ -7,7 +7,7 @@ INSTALLED = .venv/.installed
 FOREIGN = .venv-timm/.installed
 TIMM = timm==1.0.31 torchvision==0.28.0
 
-.PHONY: help install demo test proofs mutants bench evidence lint clean
+.PHONY: help install demo test proofs mutants bench evidence evidence-full lint clean
 
 help:
 	@echo "make demo      find, train, test and export a network for the digits that ship with the package"
@@ -16,6 +16,7 @@ help:
 	@echo "make mutants   break one line at a time and check that a test fails (about ten minutes)"
 	@echo "make bench     measure the speed of the batched and plain supernets, the data pipeline and the command line"
 	@echo "make evidence  compare searches with chance: run the missing searches, and write docs/evidence.md"
+	@echo "make evidence-full  also compare rapdarts find with random cells at equal compute, and the relaxations (many hours)"
 	@echo "make lint      check only style, types and import directions"
 	@echo "make clean     remove generated files, except .venv, .venv-timm and runs other than runs/demo"
 
@@ -43,6 +44,7 @@ $(FOREIGN): setup.cfg pyproject.toml constraints.txt Makefile
 # Expected cost = counted cost, peak memory = simulated peak, and every budget is met. `make test` checks this on a smaller sample.
 # Counting timm's networks takes two minutes.
 proofs: $(INSTALLED) $(FOREIGN)
+	.venv/bin/python -m pytest --numprocesses 2 -m proof
 	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py tests/loops/test_find.py
 	.venv-timm/bin/python -m pytest -p no:cacheprovider tests/foreign
 
@@ -57,6 +59,10 @@ bench: $(INSTALLED)
 # Example: `make evidence EVIDENCE="--jobs 2"`. --again repeats existing searches. CIFAR-10 is read from RAPDARTS_DATA or downloaded.
 evidence: $(INSTALLED)
 	.venv/bin/python -m tests.evidence $(EVIDENCE)
+
+# What `make evidence` leaves out: `rapdarts find` against random cells, relaxations, multipliers (many hours; can be stopped and resumed).
+evidence-full: $(INSTALLED)
+	.venv/bin/python -m tests.evidence full $(EVIDENCE)
 
 lint: $(INSTALLED)
 	.venv/bin/python -m ruff check .

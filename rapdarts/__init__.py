@@ -1,8 +1,8 @@
 """Differentiable, resource-aware neural architecture search: find and train a network that fits its budget.
 
-Every public name is loaded on first use. rapdarts.api defines a function for each command, and a few more; `choose` selects
-the primitives of a search space. `Genotype`, `SearchSpace` and `Mixing` are types, and `RapdartsError` and `InputError` are
-errors.
+Every public name is loaded on first use. rapdarts.api defines a function for each command and some other functions; `choose`
+selects the primitives of a search space. `Genotype`, `SearchSpace` and `Mixing` are types, and `RapdartsError` and `InputError`
+are exceptions.
 """
 
 from importlib import import_module

@@ -108,7 +108,7 @@ def measure(
     """Measure the latency of a network, or of every primitive of a space, on this device, as `rapdarts measure` does.
 
     If `target` is a network in any form that `costs` accepts, return the time of its forward pass. If it is an experiment
-    or empty, return the latency table of a space and the file of the table; the experiment sets the skeleton and the images
+    or empty, return the latency table of a space and the path of its file; the experiment sets the skeleton and the images
     unless `keys` set them. Raises InputError.
     """
     options, given = command_options(MeasureConfig, settings, keys)

@@ -62,7 +62,7 @@ def check_findable(config: Experiment, pairs: Pairs) -> None:
             f"rapdarts find does not use search.replicas={config.search.replicas}; set find.replicas={config.search.replicas} instead."
         )
     if config.find.proof and config.search.relax.stop_ratio:
-        raise InputError("find.proof=true needs searches of a known length; set search.relax.stop_ratio=0.")
+        raise InputError("find.proof=true needs searches of a fixed length; set search.relax.stop_ratio=0.")
     planned = [
         key for key, name in keys_given_in("rank", pairs, "find").items() if name in ("rank.count", "rank.epochs")
     ]

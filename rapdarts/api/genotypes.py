@@ -42,11 +42,11 @@ def derive(
     progress: bool = True,
     **keys: Any,
 ) -> Derivation:
-    """Derive another genotype from a finished search, with other budgets, another rule or skeleton, as `rapdarts derive` does.
+    """Derive another genotype from a finished search with other budgets, or another rule or skeleton, as `rapdarts derive` does.
 
     `search` is the folder or the result of a search, its alphas.json, or a file with the architecture parameters of another
     program: an array (edges, primitives) for each kind of cell of `space`, in a .npz, .json or .pt file. Several searches with
-    different seeds are averaged, with the settings of the first search. `keys` takes the keys of the command, such as
+    different seeds are averaged, and the settings of the first search are used. `keys` takes the keys of the command, such as
     `{"budget.params": "2.5M"}`, `max_skips=1` or `out=FILE`. Raises InputError.
     """
     options, _ = command_options(derive_schema(), settings, keys)

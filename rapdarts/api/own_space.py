@@ -1,4 +1,4 @@
-"""User-defined spaces in library calls: keys for the prices and budgets of the resources that such a space defines."""
+"""Keys for the prices and budgets of user-defined resources in library calls."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def rank(
     progress: bool = True,
     **keys: Any,
 ) -> Ranked:
-    """Train the best candidates of finished searches briefly and rank them on held-out training images, as `rapdarts rank` does.
+    """Briefly train the best candidates of finished searches and rank them on held-out training images, as `rapdarts rank` does.
 
     `targets` is a target or a sequence of targets: the folder or result of a search, or a genotype in any form that
     `read` accepts. At least one of them must be a search; the experiment of the first search is used. The other
@@ -158,10 +158,10 @@ def retrain(
     """Train a network from scratch, as `rapdarts retrain` does. Return the network and its accuracy on the test images.
 
     `network` is a genotype in any form that `read` accepts, the name of a reference network, or the result or folder of
-    a run. `experiment` defaults to the experiment of the run, except for a ranking, which trains too briefly. `space` defaults to the
-    space of the genotype, and the other arguments are those of `search`. Raises RapdartsError, for example if the
-    experiment and the run use different data and `data.name` does not confirm them, or for keys that choose a genotype,
-    such as a budget.
+    a run. `experiment` defaults to the experiment of the run, except for a ranking, which trains its networks only
+    briefly. `space` defaults to the space of the genotype. The other arguments are those of `search`. Raises RapdartsError, for
+    example if the experiment's data differ from the run's and `data.name` does not confirm the change, or for keys that choose a
+    genotype, such as a budget.
     """
     space, found = lookup.space_of(space, network), lookup.find_network(lookup.word_of(network))
     given = find_experiment(

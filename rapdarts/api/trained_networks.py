@@ -29,9 +29,9 @@ def load(path: Network, *, normalise: bool = True, classes: int | None = None, s
     `path` is the folder or the result of a retraining, or its .safetensors file. The module is an `nn.Sequential` of
     `normalise`, with the statistics used in training, and `network`. With `normalise=False`, only the network is returned.
 
-    With `classes`, the last layer (every weight with a shape that depends on the number of classes) is replaced by a new
-    one for that many classes, even if the number is unchanged; all other weights are kept. The new weights are drawn from
-    torch's global generator. Call `.train()` before you train the network on other data. If the genotype's search space is
+    With `classes`, the network gets a new last layer for that many classes, even if the number is unchanged: every weight whose
+    shape depends on the number of classes is replaced, and all other weights are kept. The new weights are drawn from torch's
+    global generator. Call `.train()` before you train the network on other data. If the genotype's search space is
     not shipped with rapdarts, pass it as `space`. Raises InputError if there is no such network, and DamagedError if the
     file is damaged.
     """
@@ -105,7 +105,7 @@ def export(
 
     For the genotype formats (json, darts, nasbench201, dot, svg), `network` is anything that `read` accepts, and the text
     is also returned. For the formats of trained networks (safetensors, onnx, pt2, executorch), it is anything that `load`
-    accepts. `out` is the file; for the result of a run, it defaults to a file in the run folder. Before an exported network
+    accepts. `out` is the output file; for the result of a run, it defaults to a file in the run folder. Before an exported network
     is written, its outputs are compared with PyTorch's on test images from the run, from `experiment`, or from `data` and
     `test` (as in `search`). `keys` takes the other keys of the command. Raises InputError.
     """

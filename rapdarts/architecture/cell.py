@@ -16,10 +16,10 @@ Node = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell. Inputs are numbered from 0, nodes after them, and `concat` lists the nodes in the output.
+    """A cell. Its inputs are numbered from 0, followed by its nodes; `concat` lists the nodes in the output.
 
     A node without edges computes nothing, so it can be neither the input of an edge nor part of the output. Raises
-    InputError, naming the node, edge or number, if the cell is invalid or cyclic.
+    InputError, naming the faulty part, if the cell is invalid or cyclic.
     """
 
     inputs: int
@@ -63,7 +63,7 @@ class Cell:
                     f"concat lists {source}, but node {source - self.inputs} has no edges; remove it from concat."
                 )
         if len(set(self.concat)) != len(self.concat):
-            raise InputError("concat lists a node twice; list each once.")
+            raise InputError("concat lists a node twice; list each node once.")
 
     def empty(self, source: int) -> bool:
         """Return whether input number `source` is a node without edges."""

@@ -1,7 +1,7 @@
 """Drawings of a genotype: its cells as layered graphs, in SVG for browsers or in DOT for Graphviz.
 
 Boxes are placed in columns by depth, with columns of labels between them. An edge has its own slot in every column it
-passes. It is horizontal inside a column and bends only between columns, so no line crosses a box or another edge's label.
+passes through. It is horizontal inside a column and bends only between columns, so no line crosses a box or another edge's label.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ FAMILIES: list[tuple[str, tuple[str, ...], str]] = [
     ("no edge", ("none",), "#6d7480"),
     ("other", ("",), "#a11d4e"),
 ]
-"""Families of primitives: name, prefixes of their primitives, colour."""
+"""Families of primitives, each with its name, the prefixes of its primitives, and its colour."""
 TITLES = dict(zip(KINDS, ("Normal cell", "Reduction cell"), strict=True))
 CONCAT, INK, IDLE = ("concat", "#b4bcc8"), "#1c2430", "#6d7480"
-"""Name and colour of the edges to the output, colour of text, and colour of a box without edges."""
+"""Name and colour of the edges to the output, colour of text, and colour of boxes without edges."""
 BOLD, MIDDLE = ' font-weight="bold"', ' text-anchor="middle"'
 WIDTH, MARGIN, GAP, FONT = 840, 24, 9, 13
 BEND, ROOM, MAX_EDGES = (36, 100), 220, 80
-"""Minimum and maximum distance between columns, maximum width of a label, maximum number of edges of a cell."""
+"""Minimum and maximum distance between columns, maximum width of a label, and maximum number of edges in a cell."""
 
 
 @dataclass(eq=False)
 class Spot:
-    """A box, a label, or (without text) the point where an edge passes a column. `x` is its left side and `y` its vertical centre."""
+    """A box, a label, or (without text) a point of an edge inside a column. `x` is its left side and `y` its vertical centre."""
 
     text: str = ""
     width: float = 0
@@ -58,7 +58,7 @@ class Spot:
 
 
 Edge = tuple[str, list[Spot]]
-"""A primitive (empty for an edge to the output) and the spots along the edge, including both boxes."""
+"""A primitive (empty for an edge to the output) and the spots along the edge, including the boxes at its ends."""
 
 
 class Drawable(Protocol):
@@ -150,7 +150,7 @@ def _quoted(text: str) -> str:
 
 
 def _place(cell: Cell, kind: str) -> tuple[list[list[Spot]], list[Edge]]:
-    """Return the columns from the inputs to the output, and the edges. All `y` values are relative."""
+    """Return the columns from the inputs to the output, and the edges. The caller moves the spots into place."""
     wanted = [(primitive, source, cell.inputs + n) for n, node in enumerate(cell.nodes) for primitive, source in node]
     if len(wanted) > MAX_EDGES:
         raise InputError(f"the {kind} cell has {len(wanted)} edges; a drawing shows at most {MAX_EDGES}.")

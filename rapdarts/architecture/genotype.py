@@ -159,11 +159,11 @@ class Genotype:
 
 
 def buildable(genotype: Genotype, space: SearchSpace, where: str) -> Genotype:
-    """Return the genotype with the edges that its network has in `space`, even if a search of the space could not choose it.
+    """Return the genotype with the edges that its network has in `space`, even if a search of `space` could not choose them.
 
     The number of nodes and edges may differ from the space's, and a node may use an input twice. Edges with `none` are
     removed, unless the space derives them. Raises InputError, naming the cell, node and edge, if the number of inputs
-    differs, a primitive is unknown, or the output of a node with only `none` edges is used.
+    is not the space's, a primitive is unknown, or the output of a node with only `none` edges is used.
     """
     _check_kinds(genotype, space, where)
     cells = {}
@@ -230,7 +230,7 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
 
 
 def _check_kinds(genotype: Genotype, space: SearchSpace, where: str) -> None:
-    """Raise InputError unless the genotype has the kinds of cell that the space has."""
+    """Raise InputError unless the genotype has the same kinds of cell as the space."""
     for kind in KINDS:
         if (kind in genotype.cells) != (kind in space.kinds):
             found, has = ("is missing", "one") if kind in space.kinds else ("is not allowed", "none")
@@ -246,7 +246,7 @@ def _no_primitive(primitive: str, space: SearchSpace, allowed: list[str], edge: 
 
 
 def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
-    """Return the genotype as mixing weights, (kinds, edges, primitives) of float64: 1 at the chosen pairs, 0 elsewhere.
+    """Return the genotype as mixing weights, (kinds, edges, primitives) of float64: 1 for the chosen primitives, 0 elsewhere.
 
     Raises InputError if the genotype does not belong to this space, uses an input twice in a node (two primitives on
     one edge are indistinguishable from their mixture), or keeps fewer edges than a search does.
@@ -291,7 +291,7 @@ def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
             wanted = space.edges_kept(number)
             if len(usable) < wanted:
                 raise InputError(
-                    f"the space {space.name}, cell {kind}, node {number} keeps {plural(wanted, 'edge')}, "
+                    f"cell {kind}, node {number} keeps {plural(wanted, 'edge')} in the space {space.name}, "
                     f"but only {len(usable)} can be derived; keep more candidates."
                 )
             drawn = rng.permutation(usable)[:wanted]

@@ -1,4 +1,4 @@
-"""Parsers for genotypes in files and strings, in our JSON or in the dialect of another program.
+"""Parsers for genotypes in files and strings, in our JSON format or in the dialect of another program.
 
 Texts are parsed, never evaluated. Each InputError says in one sentence where a text is wrong and why.
 """
@@ -38,7 +38,7 @@ def read_genotype(path: Path, space: str = "darts", member: str = "") -> Genotyp
     """Return the genotype in a file of any dialect. `space` is the genotype's space if the file names none.
 
     `member` selects one of several genotypes by name or line. Raises InputError if the file is not a regular file, is too
-    large, is not UTF-8, or has no genotype. Also raises it if the file has several and `member` is empty.
+    large, is not UTF-8, or has no genotype, or if it has several genotypes and `member` is empty.
     """
     where = str(path)
     text = read_text(
@@ -48,7 +48,7 @@ def read_genotype(path: Path, space: str = "darts", member: str = "") -> Genotyp
 
 
 def parse_genotype(text: str, where: str, space: str = "darts", member: str = "") -> Genotype:
-    """Return the genotype in a text: our JSON, or a dialect of another program (`rapdarts.architecture.dialects`).
+    """Return the genotype in a text, in our JSON format or in a dialect of another program (`rapdarts.architecture.dialects`).
 
     `where` names the text in messages. `space` is the genotype's space if the text names none, and `member` selects
     one of several genotypes by name or line. Raises InputError.
@@ -67,7 +67,7 @@ def parse_genotype(text: str, where: str, space: str = "darts", member: str = ""
 
 
 def parse_genotype_json(text: str, where: str) -> Genotype:
-    """Return the genotype in a text of our own JSON. Raises InputError."""
+    """Return the genotype in a text in our own JSON format. Raises InputError."""
     if len(text) > MAX_JSON_CHARACTERS:
         raise InputError(f"{where} has {len(text)} characters, too many for a genotype.")
     try:
@@ -78,7 +78,7 @@ def parse_genotype_json(text: str, where: str) -> Genotype:
 
 
 def _ours(tree: dict[str, Any], where: str) -> Genotype:
-    """Return the genotype in an object of our own JSON. Raises InputError."""
+    """Return the genotype in a parsed object in our own JSON format. Raises InputError."""
     if tree.get("format") != FORMAT:
         raise InputError(
             f"{where}: format must be {FORMAT!r}, not {quote_value(tree.get('format'))}; supported formats are {UNDERSTOOD}."

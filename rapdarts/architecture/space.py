@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 KINDS = ("normal", "reduce")
-"""The kinds of cell, in the order of the first axis of mixing tensors and price tables; a space has both or only the first."""
+"""The kinds of cell, in the order of the first axis of mixing tensors and price tables; a space has both kinds or only the first."""
 
 NONE, SKIP = "none", "skip_connect"
-"""Primitives that the search treats specially: no connection, and the skip connection, which is capped and gets dropout."""
+"""Primitives that the search treats specially: no connection, and skip connections, which get dropout and are limited in number."""
 
 SKIP_PATHS = ("any", "one")
 """Conditions on the skip-only paths from the input to the output of a derived cell."""
@@ -32,7 +32,8 @@ class Skeleton:
 
     `layers` includes the reductions, which are cells or residual blocks. `image` is (channels, height, width). The stem
     `cifar` is one 3x3 convolution, to 3C channels before cells with two inputs and to C before cells with one. The stem
-    `imagenet` is three stride-2 3x3 convolutions; the first cell treats its older input as after a reduction.
+    `imagenet` is three stride-2 3x3 convolutions; the second outputs the first cell's older input, and the third
+    its newer one.
     """
 
     layers: int
@@ -81,7 +82,7 @@ class Skeleton:
         return plans
 
     def stem_channels(self, space: SearchSpace) -> int:
-        """Return the number of channels from the stem to the first cell."""
+        """Return the number of channels that the stem passes to the first cell."""
         return 3 * self.channels if space.inputs == 2 and self.stem == "cifar" else self.channels
 
     @property
@@ -132,7 +133,7 @@ Resource = Callable[["nn.Module", tuple[int, int, int]], float]
 The network is on the meta device: its tensors have shapes but no values."""
 
 Candidates = tuple[tuple[tuple[str, ...], ...], ...]
-"""Primitives that are still open, by kind and edge."""
+"""Primitives that are still open, by kind of cell and by edge."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,7 @@ class SearchSpace:
                     f"search.primitives: the space {self.name} has no primitive {name!r}; it has {', '.join(self.primitives)}."
                 )
         if len(set(primitives)) != len(primitives):
-            raise InputError("search.primitives lists a primitive twice; list each once.")
+            raise InputError("search.primitives lists a primitive twice; list each primitive once.")
         if not any(self.derive_none or name != NONE for name in primitives):
             raise InputError("search.primitives leaves nothing to derive; list at least one primitive besides none.")
         left = {name: self.primitives[name] for name in primitives}

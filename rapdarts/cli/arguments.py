@@ -48,7 +48,7 @@ class Call:
 
     @property
     def values(self) -> dict[str, str]:
-        """Values by key; of a repeated key, the last value."""
+        """Values by key; if a key is repeated, its last value."""
         return dict(self.pairs)
 
     @property
@@ -61,7 +61,7 @@ class Call:
         return self.words[place] if len(self.words) > place else ""
 
     def target(self, what: str) -> str:
-        """Return the first word, or raise InputError with a message that says `what` the command needs."""
+        """Return the first word, or raise InputError with a message that the command needs `what`."""
         if not any(self.words[:1]):
             raise InputError(f"rapdarts {self.verb} needs {what}; see rapdarts {self.verb} --help.")
         return self.words[0]

@@ -17,7 +17,7 @@ from rapdarts.version import __version__
 NARROWEST, WIDEST = 60, 120
 """Minimum width of the help, and maximum width of its running text, in characters."""
 LEAST, LEAST_OF_OVERVIEW = 36, 50
-"""Minimum width of the text column, in characters: in the help of a command, and in the overview, which has longer descriptions."""
+"""Minimum widths of the text column, in characters: in the help of a command, and in the overview, where descriptions are longer."""
 INDENT = " " * 6
 """Indentation of a description below its key."""
 HARD_SPACE = "\N{NO-BREAK SPACE}"

@@ -61,7 +61,7 @@ def _reports(error: BaseException) -> bool:
 
 
 def _leave(code: int) -> None:
-    """Flush the output and end one of several processes; at a normal exit, torch might wait for processes that are gone."""
+    """Flush the output and end this process immediately; at a normal exit, torch might wait for processes that are gone."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, or none
             stream.flush()

@@ -48,17 +48,25 @@ class DeriveConfig:
         "number of skip-only paths from a cell's input to its output, for the rule exact; empty: as in the run; auto: as in the space",
         choices=("", "auto", "any", "one"),
     )
-    spend: float = knob(-1.0, "minimum fraction of the budget to use; auto: as in the run", low=0, high=1, auto=-1)
+    spend: float = knob(
+        -1.0,
+        "the genotype must use at least this fraction of the budget that binds first; auto: as in the run",
+        low=0,
+        high=1,
+        auto=-1,
+    )
     count: int = knob(1, "number of genotypes to list, best first", low=1, high=1000)
     budget: OtherBudgetConfig = field(default_factory=OtherBudgetConfig)
     layers: int = knob(0, "depth of the deployment skeleton; 0: as in the run", "cells", low=0, high=1000)
     channels: int = knob(0, "width of the deployment skeleton; 0: as in the run", "channels", low=0, high=65536)
     precision: int = knob(0, "bits per number in the deployed network; 0: as in the run", choices=(0, 32, 16, 8))
-    hardware: str = knob("", "YAML file with the energies of your hardware; empty: as in the run", "path")
+    hardware: str = knob(
+        "", "YAML file with the energy of each operation on your hardware; empty: as in the run", "path"
+    )
     latency: str = knob("", "latency table written by rapdarts measure; empty: as in the run", "path")
     space: str = knob(
         "",
-        "search space of architecture parameters from another program, a module of search_spaces such as darts; empty: as in the run",
+        "search space for the architecture parameters of another program, such as darts (a module of search_spaces); empty: as in the run",
     )
     out: str = knob("", "file to write the genotype to; empty: none", "path")
 
@@ -75,7 +83,7 @@ class OtherDataConfig:
     )
     size: int = knob(
         0,
-        "side to which images in a folder are scaled and cropped; 0: as in the run or in EXPERIMENT, or the network's input size if"
+        "side length to which images in a folder are scaled and cropped; 0: as in the run or in EXPERIMENT, or the network's input size if"
         " data.name is given",
         "pixels",
         low=0,
@@ -171,7 +179,7 @@ class CountConfig:
     )
     hardware: str = knob(
         "",
-        "YAML file with the energies of your hardware; empty: the genotype's own, or 45 nm (Horowitz 2014) if it has none",
+        "YAML file with the energy of each operation on your hardware; empty: the genotype's own, or 45 nm (Horowitz 2014) if it has none",
         "path",
     )
     rows: str = knob(

@@ -17,7 +17,7 @@ from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError, shorten
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
-"""Upper bounds that reject typos, and numbers that torch cannot represent, before a run starts."""
+"""Upper bounds, so that typos and numbers that torch cannot represent are rejected before a run starts."""
 
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 DEVICE_HELP = "cpu, cuda, cuda:N; auto: a GPU if there is one"
@@ -31,10 +31,10 @@ DATA_SETS = {
     "npz": "npz",
     "folder": "folder",
 }
-"""Data sets known by name, and `npz` and `folder` for your own data, each with its format in rapdarts.data.readers."""
+"""Values of data.name, each with its format in rapdarts.data.readers; `npz` and `folder` are for your own data."""
 
 PLACED = ("npz", "folder")
-"""Values of data.name for your own data, which data.path identifies."""
+"""Values of data.name for your own data, identified by data.path."""
 
 RULES = ("auto", "pdarts", "darts", "exact")
 """Rules for deriving a genotype. `pdarts` caps the number of skips, `darts` does not, and `exact` finds the best of all genotypes
@@ -56,7 +56,11 @@ class DataConfig:
     download: bool = knob(True, "download a missing data set into the cache and verify its checksum")
     fraction: float = knob(1.0, "fraction of the training images to use, the same for each class", above=0, high=1)
     size: int = knob(
-        0, "side to which images in a folder are scaled and cropped; 0: unchanged", "pixels", low=0, high=MOST_PIXELS
+        0,
+        "side length to which images in a folder are scaled and cropped; 0: unchanged",
+        "pixels",
+        low=0,
+        high=MOST_PIXELS,
     )
     range: list[float] = knob(
         [],
@@ -73,7 +77,7 @@ class DataConfig:
     flip: bool = knob(True, "random horizontal flips")
     mean: list[float] = knob([], "mean subtracted from each channel (0..1); empty: the training set's", low=0, high=1)
     std: list[float] = knob(
-        [], "standard deviation that divides each channel (0..1); empty: the training set's", above=0, high=1e3
+        [], "standard deviation by which each channel is divided (0..1); empty: the training set's", above=0, high=1e3
     )
 
     @property
@@ -108,7 +112,7 @@ _PRICES = [
 
 
 def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
-    """Return (name, type, knob) for every budget, in the unit of its resource; `none` is the value that represents the word none."""
+    """Return (name, type, knob) for every budget, in the unit of its resource; `none` is the value stored for the word none."""
     return [
         (resource.name, float | None, knob(None, resource.budget, amount=resource.name, none=none))
         for resource in RESOURCES.values()
@@ -135,7 +139,7 @@ class RandomConfig:
         amount="macs",
     )
     like: str = knob(
-        "", "search run to match in budgets, cap on skips and MACs, or a genotype to match in MACs", "path"
+        "", "search whose budgets, cap on skips and MACs are matched, or genotype whose MACs are matched", "path"
     )
     tolerance: float = knob(
         0.05, "largest relative difference in MACs, if there is no budget", "fraction", above=0, high=1
@@ -244,7 +248,7 @@ class SearchConfig:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     spend: float = knob(
         -1.0,
-        "minimum fraction to use of the budget that binds first; auto: 0.9, or 0 for latency and for"
+        "the genotype must use at least this fraction of the budget that binds first; auto: 0.9, or 0 for latency and for"
         " resources with a price in search.cost",
         low=0,
         high=1,
@@ -256,7 +260,9 @@ class SearchConfig:
     precision: int = knob(
         32, "bits per number in the deployed network (for bytes, traffic and energy)", choices=(32, 16, 8)
     )
-    hardware: str = knob("", "YAML file with the energies of your hardware; empty: 45 nm (Horowitz 2014)", "path")
+    hardware: str = knob(
+        "", "YAML file with the energy of each operation on your hardware; empty: 45 nm (Horowitz 2014)", "path"
+    )
     latency: str = knob("", "latency table written by rapdarts measure", "path")
     latency_of: str = knob("", "device of the latency table; empty: the device that runs the search")
     random: RandomConfig = field(default_factory=RandomConfig)
@@ -279,9 +285,9 @@ class RetrainConfig:
     accumulate: int = knob(
         1, "number of batches whose gradients are summed in each step", "batches", low=1, high=10_000
     )
-    lr: float = knob(0.025, "learning rate at the start", above=0, high=1e3)
+    lr: float = knob(0.025, "learning rate at the start of the schedule", above=0, high=1e3)
     lr_min: float = knob(0.0, "learning rate at the end of the schedule", low=0, high=1e3)
-    schedule: str = knob("cosine", "shape of the learning rate's decay, epoch by epoch", choices=("cosine", "linear"))
+    schedule: str = knob("cosine", "how the learning rate decays from epoch to epoch", choices=("cosine", "linear"))
     momentum: float = knob(0.9, "momentum", low=0, below=1)
     nesterov: bool = knob(False, "use Nesterov momentum")
     weight_decay: float = knob(3e-4, "weight decay", low=0, high=1)
@@ -307,7 +313,7 @@ class RetrainConfig:
     )
     smallest_crop: float = knob(
         1.0,
-        "smallest fraction of the image that a random crop keeps before it is scaled to the image's size; 1: no such crops",
+        "smallest fraction of the image's area that a random crop keeps before it is scaled to the image's size; 1: off",
         "fraction",
         above=0,
         high=1,
@@ -335,7 +341,7 @@ class RankConfig:
 
     count: int = knob(
         5,
-        "number of genotypes to train, the best of all searches; genotypes that you name are added",
+        "number of candidates to train, the best of all searches; genotypes that you name are trained too",
         low=1,
         high=1000,
     )

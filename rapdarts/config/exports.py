@@ -19,7 +19,7 @@ class ExportFormat:
     """A format of genotypes or of trained networks.
 
     `keys` are the keys of ExportConfig, besides `to` and `out`, that apply to the format. `extra` is the extra of rapdarts that
-    must be installed for it, or empty.
+    the format needs, or empty.
     """
 
     name: str

@@ -26,7 +26,7 @@ class FindConfig:
         high=MOST_EFFORT,
         auto=-1,
     )
-    plan: str = knob("", "plan.json of another run of the experiment, to do the same work; empty: none", "path")
+    plan: str = knob("", "plan.json of another run of the same experiment, to use its plan again; empty: none", "path")
     replicas: int = knob(3, "number of searches with different seeds, which are averaged", low=1, high=100)
     proof: bool = knob(
         False, "compare the network with random cells of the same cost and compute, and with a reference network"

@@ -99,12 +99,12 @@ def _called(data: DataConfig, experiment: str) -> str:
 
 
 def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) -> Experiment | None:
-    """Return the experiment of the run to resume or of the run `origin`, or None for the defaults with the given data."""
+    """Return the experiment of the run to resume or of the run `origin`, or None if the data are given and the defaults apply."""
     if launch.resume and (origin is None or os.path.isfile(Path(launch.run) / RunFile.CONFIG)):
         return experiment_of_run(Path(launch.run))
     if origin is not None and os.path.isfile(origin / RunFile.RANKING):
         raise InputError(
-            f"{shorten(str(origin))} is a ranking, which trains too briefly for a retraining; add the experiment to train with,"
+            f"{shorten(str(origin))} is a ranking, which trains its networks only briefly; add the experiment to train with,"
             " such as digits."
         )
     if origin is not None:
@@ -134,7 +134,7 @@ def as_begun(config: Experiment, folder: Path) -> Experiment:
 
 
 def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
-    """Raise InputError if an experiment uses other data than the run in `folder`; the message says how to confirm them."""
+    """Raise InputError if an experiment and the run in `folder` use different data; the message names the key that confirms the change."""
 
     def key(data: DataConfig) -> tuple[str, str]:
         return data.name, os.path.realpath(data.path) if data.name in PLACED else ""

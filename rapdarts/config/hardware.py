@@ -1,4 +1,4 @@
-"""Energies of the hardware that a network is deployed on."""
+"""Energy of each operation on the hardware that a network is deployed on."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ NEAR_SECTION = 0.8
 class Synonym(NamedTuple):
     """Names of a setting in other programs, and endings of our keys for this setting, both separated by spaces.
 
-    If an ending includes a section or is a full name, its keys are also suggested for unknown keys of other sections. If
-    `endings` is empty, rapdarts has no such setting, and the note says what to do instead.
+    An ending that includes a section, or is a full name, also applies to unknown keys of other sections. If `endings` is empty,
+    rapdarts has no such setting, and the note says what to do instead.
     """
 
     endings: str

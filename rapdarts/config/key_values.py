@@ -40,9 +40,9 @@ def knob(
 ) -> Any:
     """Return a dataclass field with its help, unit and range; `low`/`high` are included in the range, `above`/`below` are not.
 
-    `auto` is the value, outside the range, that represents the word auto. `amount` names the resource that the knob takes
-    an amount of; for bytes, both 12MB and 12e6 are accepted, and the value is stored in the unit of the resource. If the default is
-    None, the knob may be empty, and `none` is the value that represents the word none; otherwise, the amount may be 0.
+    `auto` is the value, outside the range, stored for the word auto. `amount` names the resource of which the knob takes an
+    amount; for bytes, both 12MB and 12e6 are accepted, and the value is stored in the unit of the resource. If the default is
+    None, the knob may be empty, and `none` is the value stored for the word none; otherwise, the amount may be 0.
     """
     facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
     facts |= {"auto": auto, "amount": amount, "none": none}
@@ -82,7 +82,7 @@ def _keys(schema: type, prefix: str) -> tuple[Key, ...]:
 
 
 def full_name(schema: type, given: str, section: str = "", beside: type | None = None) -> str:
-    """Return the full name of a knob; `given` is its full name or the end of its full name.
+    """Return the full name of a knob; `given` is that name or the end of it.
 
     A knob of `section` takes precedence. Raises InputError if no knob fits, or if several fit equally; the message may also
     suggest a key of `beside`, a second schema with keys on the same command line.
@@ -103,7 +103,7 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
     clause = suggest_key(given, known, section)
     unknown = OF_RESOURCE.fullmatch(given) and given.rpartition(".")[2] not in RESOURCES
     if unknown and clause.startswith("the keys of"):
-        clause += "; a user-defined resource needs the file that defines it, as --space FILE"
+        clause += "; for a user-defined resource, add --space FILE with the file that defines it"
     raise InputError(f"there is no key {shorten(repr(given))}; {clause}.")
 
 
@@ -138,7 +138,7 @@ def parse_settings(
 
 
 def _build(schema: type[Schema], values: Mapping[str, Any], prefix: str) -> Schema:
-    """Return an instance of a schema and its nested schemas; knobs that are missing in `values` get their defaults."""
+    """Return an instance of a schema and its nested schemas; knobs that are missing from `values` get their defaults."""
     given: dict[str, Any] = {}
     for name, kind in _types(typing.cast(Hashable, schema)).items():
         if dataclasses.is_dataclass(kind):
@@ -156,7 +156,10 @@ def _types(schema: Hashable) -> dict[str, Any]:
 
 
 def plain(settings: Any) -> Any:
-    """Convert OmegaConf settings to plain mappings and lists, with interpolations resolved; return others unchanged. Raises InputError."""
+    """Convert OmegaConf settings to plain mappings and lists, and resolve interpolations; return other values unchanged.
+
+    Raises InputError.
+    """
     if "omegaconf" not in sys.modules:  # until OmegaConf is imported, no settings can be OmegaConf's
         return settings
     from omegaconf import OmegaConf
@@ -179,7 +182,7 @@ def _typed(key: Key, value: Any) -> Any:
     if isinstance(value, str) and key.type is not str:
         is_list = typing.get_origin(key.type) is list
         value = parse_value(f"[{value}]" if is_list and "," in value and "[" not in value else value, key.name)
-        # This number represents the word auto in storage, but users must write the word.
+        # This number is stored for the word auto, but users must write the word.
         if type(value) in (int, float) and value == key.facts["auto"]:
             raise _out_of_range(key, value)
     if typing.get_origin(key.type) is not list:

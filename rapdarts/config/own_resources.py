@@ -1,4 +1,4 @@
-"""User-defined resources: the names that are known, and settings with keys for their prices and budgets.
+"""User-defined resources: their known names, and settings with keys for their prices and budgets.
 
 A file given by --space may define them as RESOURCES. Their names are known while a command uses that file, and while
 the settings of a run that used it are read.
@@ -86,6 +86,6 @@ Schema = TypeVar("Schema")
 
 
 def _with(schema: type[Schema], fields: list[tuple[str, Any, Any]]) -> type[Schema]:
-    """Return a subclass of a frozen dataclass with additional fields, or with other types for its own."""
+    """Return a subclass of a frozen dataclass with additional fields, or with new types for existing fields."""
     names = {"__doc__": schema.__doc__, "__module__": schema.__module__}
     return make_dataclass(schema.__name__, fields, bases=(schema,), frozen=True, namespace=names)

@@ -49,14 +49,14 @@ class RelaxationConfig:
     )
     stop_ratio: float = knob(
         0.0,
-        "stop a stage if the ratio of the largest eigenvalue of alpha's Hessian `stop_window` epochs ago to the current one falls"
+        "stop a stage when the largest eigenvalue of alpha's Hessian `stop_window` epochs ago, divided by the current one, falls"
         " below this value, such as 0.75 (Zela et al. 2020); 0: off",
         low=0,
         below=1,
     )
     stop_window: int = knob(
         5,
-        "number of epochs over which the eigenvalue is averaged, and by which a stop goes back",
+        "number of epochs over which the eigenvalue is averaged; a stopped stage goes back by as many epochs",
         "epochs",
         low=1,
         high=1e6,

@@ -23,7 +23,7 @@ HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "
 Pairs = list[tuple[str, Any]]
 
 OLDER = {"search.spend": 0.0, "search.derive_none": True, "search.skip_paths": "any"}
-"""Values of keys that are missing in the runs of older versions."""
+"""Values of keys that are missing from runs of older versions."""
 
 
 def resolve_experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
@@ -70,7 +70,7 @@ def _split(given: Sequence[tuple[str, Any]]) -> tuple[Pairs, Pairs]:
 
 
 def _file_settings(path: Path) -> list[tuple[str, Any]]:
-    """Return the checked settings of an experiment file with full names, after the presets of its strategy and recipe."""
+    """Return the presets of an experiment file's strategy and recipe, followed by its checked settings, with full names."""
     sections = {key.name.rpartition(".")[0] for key in keys(Experiment)}
     written = [(key, value) for key, value in read_yaml(path) if not (value is None and key in sections)]
     of_run = names_in(dict(written)) if path.name == RunFile.CONFIG else ()
@@ -161,11 +161,11 @@ def check_data_settings(data: DataConfig) -> None:
 
 
 def _check_latency(config: Experiment) -> None:
-    """Raise InputError if latency is priced or bounded in a way that cannot be measured or looked up."""
+    """Raise InputError if other settings make it impossible to measure latency or to look it up."""
     search = config.search
     if (search.latency or wants_latency(search)) and search.precision != 32:
         raise InputError(
-            f"latency is measured in fp32 and cannot be combined with search.precision={search.precision}; remove one."
+            f"latency is measured in fp32 and cannot be combined with search.precision={search.precision}; leave out one of the two."
         )
     if wants_latency(search) and not search.latency and search.latency_of:
         raise InputError(

@@ -100,8 +100,8 @@ RESOURCES = {
             additive=True,
             count="",
             convention="time of a forward pass, predicted from a latency table written by rapdarts measure",
-            price="price of the time of a forward pass; from search.latency or, if it is empty, measured first",
-            budget="longest time of a forward pass, such as 8ms; from search.latency or, if it is empty, measured first",
+            price="price of the time of a forward pass, predicted from search.latency or, if that is empty, measured first",
+            budget="longest time of a forward pass, such as 8ms, predicted from search.latency or, if that is empty, measured first",
         ),
         Resource(
             "peak_memory",
@@ -204,7 +204,7 @@ def in_words(name: str, cost: float) -> str:
 
 
 def used_line(name: str, share: float, budget: float) -> str:
-    """Return the used share of a budget, as a clause."""
+    """Return a clause that states how much of a budget is used."""
     return f"{100 * share:.1f} % of the {name} budget ({show(budget, name)}) is used"
 
 
@@ -216,7 +216,7 @@ def costs_line(costs: Mapping[str, float]) -> str:
 def seconds(text: str, key: str) -> float:
     """Return a duration in seconds, from a text such as 90s, 30m, 2h or 1h30m.
 
-    Raises InputError, naming `key`, for anything else; a number without a unit could be seconds or minutes.
+    Raises InputError, naming `key`, for anything else, including a number without a unit, which could be seconds or minutes.
     """
     if not re.fullmatch(DURATION, text.strip()):
         raise InputError(

@@ -3,11 +3,12 @@
 `(x * w).sum(1)` multiplies and accumulates like a matrix product. The same is true of a product followed by a mean, a cumulative sum,
 an average pooling or a variance, but not by a maximum, a median or `prod`.
 
-A sum accumulates products only along a dimension in which both factors vary. A factor that is constant along this dimension can be
-moved out of the sum, so it acts as a gate. An example is the scale of a channel before the mean over its pixels
-(squeeze-and-excitation). A product is also a gate if another activation is added to it first, as on a residual path. The sum of two
-different parts of a product is a contraction. Functions of one tensor are not products, neither the activation `x * sigmoid(x)` nor
-the squares `x * x` that a norm adds up. In doubt, for example if a dimension is reshaped away, the contraction is reported.
+A sum accumulates products only along a dimension in which both factors vary. A factor that is constant along this dimension can
+be moved out of the sum, so it acts as a gate. An example is the scale of a channel before the mean over its pixels
+(squeeze-and-excitation). A product is also a gate if another activation is added to it first, as on a residual path. The sum of
+two different parts of a product is a contraction. Functions of one tensor are not products, neither the activation
+`x * sigmoid(x)` nor the squares `x * x` that a norm adds up. In case of doubt, for example if a dimension is reshaped away, a
+contraction is reported.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ ADDS: Mapping[Any, int] = {
 }
 """Operations that add up elements, or functions of them, with the number of trailing dimensions that each adds along.
 
-A number of 0 means the dimensions in the argument `dim`, or for all dimensions if there is no such argument.
+The number 0 stands for the dimensions in the argument `dim`, or for all dimensions if there is no such argument.
 """
 
 SELECTS = {aten.masked_fill, aten.masked_fill_, aten.where, aten.tril, aten.triu, aten.flip, aten.roll}
-"""Operations that keep, move or leave out elements, in addition to `MOVES` of the recorder."""
+"""Operations that keep, move or leave out elements, in addition to the recorder's `MOVES`."""
 SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
 """Operations that return a sum of products if all of their terms are products or constants."""
 
 Side = tuple[int, int]
 """Distance in memory between neighbouring elements of a dimension, and length of the whole dimension in memory."""
 Product = tuple[str, frozenset[Side]]
-"""Name of the operation that multiplies, and the sides along which both factors vary. Both are empty for other tensors."""
+"""Name of the operation that computed a product, and the sides along which both factors vary. Both are empty for other tensors."""
 NO_PRODUCT: Product = ("", frozenset())
 
 
@@ -60,7 +61,7 @@ class Contractions:
         self._products: dict[int, Product] = {}  # by storage
 
     def name(self, func: Any, args: Sequence[Any], given: Sequence[Tensor]) -> str:
-        """Return the name of the contraction that an operation on tensors of any shapes completes, such as `mul + sum`, or ""."""
+        """Return the name of the contraction that an operation on tensors of any shape completes, such as `mul + sum`, or ""."""
         packet = func._overloadpacket
         for tensor in given if packet in ADDS else ():
             product, sides = self._of(tensor)
@@ -70,9 +71,9 @@ class Contractions:
         return ""
 
     def name_of_parts(self, packet: Any, given: Sequence[Tensor], distance: int) -> str:
-        """Return the name of the contraction that a sum of tensors of any shapes completes, or "".
+        """Return the name of the contraction that a sum of tensors of any shape completes, or "".
 
-        The terms must be parts of one product, `distance` elements apart in memory (0: they are not parts of one product).
+        `distance` is the number of elements between the terms in memory if they are two parts of one tensor, else 0.
         """
         for product, sides in map(self._of, given if packet in SUMS and distance else ()):
             if any(_crosses((distance, 2 * distance), side) for side in sides):
@@ -90,8 +91,9 @@ class Contractions:
     ) -> None:
         """Record the sides along which the output of an operation is a product.
 
-        `given` are the operation's inputs, `factors` the inputs that it may multiply, and `terms` the activations that it adds, all of
-        any shapes. `keeps` is True if it only moves elements or applies a function to each one, so that products remain products.
+        `given` are the operation's inputs, `factors` the inputs that it may multiply, and `terms` the activations that it adds,
+        all of any shape. `keeps` is True if the operation only moves elements or applies a function to each one, so that products
+        remain products.
         """
         packet, name, sides = func._overloadpacket, "", set[Side]()
         adds_products = all(self._of(term)[1] for term in terms)
@@ -120,12 +122,12 @@ class Contractions:
 
 
 def factors_of(packet: Any, given: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the inputs that an operation may multiply element-wise; `given` are all of its inputs in order, tensors of any shapes."""
+    """Return the inputs that an operation may multiply element-wise; `given` holds all of its inputs in order, tensors of any shape."""
     return given[1:] if packet in ADDS_PRODUCT else given if packet in MULTIPLIES else ()
 
 
 def terms_of(packet: Any, given: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the inputs that an operation adds; `given` are all of its inputs in order, tensors of any shapes."""
+    """Return the inputs that an operation adds; `given` holds all of its inputs in order, tensors of any shape."""
     return given if packet in SUMS else given[:1] if packet in ADDS_PRODUCT else ()
 
 
@@ -157,7 +159,7 @@ def _crosses(walk: Side, side: Side) -> bool:
 
 
 def _dims(func: Any, args: Sequence[Any], tensor: Tensor) -> Sequence[int]:
-    """Return the dimensions of a tensor of any shape that an operation adds along."""
+    """Return the dimensions along which an operation adds up the elements of a tensor."""
     last = ADDS[func._overloadpacket]
     if last:
         return range(tensor.dim() - last, tensor.dim())

@@ -33,7 +33,7 @@ HOROWITZ_45NM = HardwareConfig()
 
 
 def macs(network: nn.Module, image: Inputs) -> int:
-    """Return the multiply-accumulates for one image: half of PyTorch's FLOPs, plus operations that only rapdarts has formulas for.
+    """Return the multiply-accumulates for one image: half of PyTorch's FLOPs, plus those of operations that only rapdarts has formulas for.
 
     Convolutions, linear layers and products of activations are counted, without their biases. Element-wise products, such as
     gates, and products of weights alone are not counted. A complex product counts as four real ones.
@@ -44,7 +44,7 @@ def macs(network: nn.Module, image: Inputs) -> int:
 def not_counted(network: nn.Module, image: Inputs) -> dict[str, list[str]]:
     """Return the names of operations that multiply tensors but have no MAC formula, each with its layers in order.
 
-    An element-wise product and the operation that adds up its elements are reported together, such as `mul + sum`, at the
+    An element-wise product and the operation that adds up its elements are reported together, for example as `mul + sum`, at the
     layer of the latter.
     """
     found: dict[str, list[str]] = {}
@@ -95,7 +95,7 @@ def energy(network: nn.Module, image: Inputs, precision: int = 32, hardware: Har
 def joules(
     macs: int, params: int, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM
 ) -> tuple[float, float]:
-    """Return the energies in joules of the arithmetic and of reading the weights, for numbers of MACs and params at `precision` bits."""
+    """Return the energy of `macs` MACs and the energy of reading `params` weights once, in joules, at `precision` bits."""
     mac, dram = getattr(hardware, f"mac_{precision}"), hardware.dram_32 * precision / 32
     return macs * mac * 1e-12, params * dram * 1e-12
 
@@ -118,7 +118,7 @@ def resources(precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> 
 
 
 COUNTERS = resources()
-"""The counters at 32 bits."""
+"""Counters of all resources at a precision of 32 bits."""
 
 COUNTED = frozenset(resource.name for resource in RESOURCES.values() if resource.whole)
 """Resources with whole-number amounts. Amounts of all other resources are measured or computed, and may have fractions."""
@@ -141,9 +141,9 @@ def count(network: nn.Module, image: Inputs, resources: Mapping[str, Counter] = 
 def count_derived(
     genotype: Genotype, space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter] | None = None
 ) -> dict[str, float]:
-    """Return the cost, by resource, of the network derived from a genotype at a skeleton, without the auxiliary head.
+    """Return the cost, by resource, of the network derived from a genotype with a given skeleton, without the auxiliary head.
 
-    `resources` defaults to the counters at the precision and on the hardware that the genotype's provenance records.
+    `resources` defaults to the counters for the precision and hardware in the genotype's provenance.
     """
     with torch.device("meta"):
         network = DerivedNetwork(genotype, space, skeleton)
@@ -156,9 +156,9 @@ def deployment_facts(precision: int, hardware: HardwareConfig) -> dict[str, Any]
 
 
 def deployment_of(genotype: Genotype) -> tuple[int, HardwareConfig]:
-    """Return the precision in bits and the hardware energies that a genotype's costs are counted with.
+    """Return the precision in bits and the hardware energies with which a genotype's costs are counted.
 
-    They are read from its provenance; the defaults are 32 bits and 45 nm. Raises InputError if they are invalid.
+    They are read from the provenance; the defaults are 32 bits and 45 nm. Raises InputError if they are invalid.
     """
     provenance = genotype.provenance
     precision, hardware = provenance.get("precision", 32), provenance.get("hardware", {})
@@ -175,5 +175,5 @@ def deployment_of(genotype: Genotype) -> tuple[int, HardwareConfig]:
 
 
 def resources_of(genotype: Genotype) -> dict[str, Counter]:
-    """Return the counters, by resource, of a genotype's own costs. Raises InputError as `deployment_of` does."""
+    """Return the counters, by resource, for the precision and hardware of a genotype. Raises InputError as `deployment_of` does."""
     return resources(*deployment_of(genotype))

@@ -1,9 +1,9 @@
 """Expected costs of a mixture of networks: differentiable in the mixing weights, and exact if the mixture is a single network.
 
-The expectation is over cells drawn from the mixing weights. Each node draws its edges one at a time, without
-replacement. The probability of an edge is proportional to its strength q_e: the sum of its choosable weights, times its
-edge weight if it has one. Each drawn edge then draws a primitive with probability proportional to its weight. Prices
-are counted at the deployment skeleton, including its fixed parts.
+The expectation is over cells drawn from the mixing weights. Each node draws its edges one at a time, without replacement. The
+probability of an edge is proportional to its strength q_e: the sum of the weights of its choosable primitives, times its edge
+weight if it has one. Each drawn edge then draws a primitive with probability proportional to the primitive's weight. Prices are
+counted for the deployment skeleton, including its fixed parts.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from rapdarts.errors import InputError
 
 @dataclass(frozen=True)
 class PriceTable:
-    """Prices of every choice at one skeleton, in resources that add up over the parts of a network.
+    """Prices of every choice for one skeleton, in resources that add up over the parts of a network.
 
-    `fixed` (resources,) is the cost of the parts that no choice affects. `prices` (resources, kinds, edges, primitives)
-    is the cost that a primitive on an edge adds over all cells of its kind. Both are float64, in the resources' own units.
+    `fixed` (resources,) is the cost of the parts that no choice affects. `prices` (resources, kinds, edges, primitives) is the
+    cost that a primitive on an edge adds in all cells of the same kind. Both are float64, in the resources' own units.
     """
 
     space: SearchSpace
@@ -72,7 +72,7 @@ class PriceTable:
         return ExpectedCost(self, mixing.weights.device)(mixing)
 
     def row(self, resource: str) -> int:
-        """Return the index of a resource on the first axis."""
+        """Return the index of a resource on the first axis of the prices."""
         return self.resources.index(resource)
 
 
@@ -88,7 +88,7 @@ def choice_costs(
 
 
 class ExpectedCost:
-    """Expected cost as a function of the mixing, on one device, computed by one matrix product per search step.
+    """Expected cost as a function of the mixing, computed on one device with one matrix product per search step.
 
     If `peak` is True, peak memory is appended to the resources of the table, although it is not additive.
     """
@@ -122,7 +122,7 @@ def siblings(space: SearchSpace, device: torch.device) -> Tensor:
 
 
 def draw_probabilities(space: SearchSpace, strength: Tensor, others: Tensor) -> Tensor:
-    """Return the probability that a node draws an edge, divided by the edge's strength q_e; `strength` and result are (kinds, edges).
+    """Return the probability that a node draws an edge, divided by the edge's strength q_e; `strength` and the result are (kinds, edges).
 
     `others` (edges, edges) is the matrix that `siblings` returns.
 
@@ -143,7 +143,7 @@ def _two_draws(q: Tensor, others: Tensor) -> Tensor:
 
 
 def _draws(q: Tensor, keep: int, known: dict[tuple[int, ...], Tensor], left: tuple[int, ...] | None = None) -> Tensor:
-    """Return s_e / q_e (kinds, n) for `keep` draws without replacement from the edges `left` (default: all n) of strengths q (kinds, n).
+    """Return s_e / q_e (kinds, n) for `keep` draws without replacement from the edges `left` (default: all n) with strengths q (kinds, n).
 
     Conditioning on the first draw gives s_e = q_e/Q + sum over f != e of q_f/Q * s_e(the rest without f, keep - 1). The
     edges that are left do not depend on the order of the draws, so each set is computed once and cached in `known`.
@@ -204,7 +204,7 @@ def places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
 
 
 def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter] = ADDITIVE) -> PriceTable:
-    """Return the price of every primitive at every place of a skeleton; the fixed parts cost the difference from a whole network.
+    """Return the price of every primitive at every place of a skeleton; the fixed parts account for the rest of a network's cost.
 
     The resources must add up over the parts of a network. Peak memory does not, so `ExpectedPeak` models it separately.
     """

@@ -1,9 +1,8 @@
 """Expected peak memory of a mixture of networks: differentiable, and exact if the mixture is a single network.
 
-The peak is the most memory in use during any operation of the stem, the cells or the classifier. In a cell, this memory
-is a polynomial in the probabilities of each primitive on each edge. A state stays in memory with the probability that a
-later edge reads it. The result of an edge stays in memory until its node is summed, with the probability that the edge
-is in the cell.
+The peak is the maximum memory in use during any operation of the stem, the cells or the classifier. In a cell, this memory is a
+polynomial in the probabilities of each primitive on each edge. A state stays in memory with the probability that a later edge
+reads it. The result of an edge stays in memory until its node is summed, with the probability that the edge is in the cell.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
 
 
 class ExpectedPeak:
-    """Expected peak memory as a function of the probability of each primitive on each edge, on one device.
+    """Expected peak memory as a function of the probability of each primitive on each edge, computed on one device.
 
     The edges into a node run in the order of the space, as in the genotypes that a search derives. Raises InputError
     if cells of the space may concatenate the same activation twice.
@@ -111,7 +110,7 @@ class _Cells:
         self.preprocessed = tensor([[_newer_peak(space, at) for at in contexts]])
 
     def __call__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the peak number of elements held on each edge with each primitive, (E, O), and at all other instants.
+        """Return the peak number of elements held while each primitive runs on each edge, (E, O), and at all other instants.
 
         `chosen` (E, O) is the probability of each primitive on each edge.
         """

@@ -1,4 +1,4 @@
-"""Fast execution on meta tensors, and properties of operations and tensors such as arguments, statistics and distinct elements."""
+"""Fast execution of operations on meta tensors, and functions that inspect operations and tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRUTHS |= {aten.isposinf, aten.isneginf, aten.logical_not, aten.logical_and, ate
 
 
 class FastShapes(TorchDispatchMode):
-    """Context that makes meta tensors as fast for other counters as for a trace."""
+    """Context that skips the slow kernels of operations on meta tensors."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -34,7 +34,7 @@ class FastShapes(TorchDispatchMode):
 
 
 def run(func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
-    """Run an operation on tensors of any shapes; on meta tensors, skip its kernel if it is slow and the output shape is known."""
+    """Run an operation on tensors of any shape; on meta tensors, skip a slow kernel if the output shape is known without it."""
     if given and given[0].is_meta:
         if func._overloadpacket in NORMS and not uses_own_statistics(func, args, kwargs):
             return given[0], given[0].new_empty(0), given[0].new_empty(0)
@@ -75,7 +75,7 @@ def _shape(func: Any, given: list[Tensor], args: Any) -> list[int] | None:
 
 
 def tensors_in(values: Iterable[Any]) -> list[Tensor]:
-    """Return the tensors, of any shapes, among arguments, including those in nested lists and tuples."""
+    """Return all tensors, of any shape, in `values` and in the lists and tuples nested in them."""
     found = []
     for value in values:
         found += [value] if isinstance(value, Tensor) else tensors_in(value) if isinstance(value, (list, tuple)) else []

@@ -13,7 +13,9 @@ from rapdarts.cost.trace import Image
 
 @dataclass(frozen=True)
 class GraphCosts(NetworkCosts):
-    """Costs of a graph. Only the costs in `costs` are known, `bytes` is the size of the weights in the file, and there are no rows."""
+    """Costs of a graph. Only the entries of `costs` are known; the entry `bytes` is the size of the weights in the file. `rows`
+    is empty.
+    """
 
     @property
     def figures(self) -> dict[str, float | None]:

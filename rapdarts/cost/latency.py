@@ -55,9 +55,9 @@ NOTHING = Timing(0.0, 0.0, 0.0, 0)
 class Check:
     """Accuracy of a table's predictions for networks that were measured in the same rounds but not used to fit it.
 
-    Errors are relative to the measured time. `noise` is the relative difference between a network's median times over
-    odd and even rounds; `drift` compares the first and the second half of the rounds. Both are medians over all networks,
-    and limit the accuracy that a prediction can reach. `spearman` is None if all predicted or all measured times are
+    Errors are relative to the measured time. `noise` is the relative difference between a network's median times over odd and
+    even rounds; `drift` is the same difference between the first and the second half of the rounds. Both are medians over all
+    networks, and limit the accuracy that a prediction can reach. `spearman` is None if all predicted or all measured times are
     equal.
     """
 
@@ -101,7 +101,7 @@ class LatencyTable:
     where: str = field(default="the latency table", compare=False)
 
     def head(self) -> dict[str, Any]:
-        """Return everything except the places, as plain values in the order of the file."""
+        """Return all entries of the file except the places, as plain values in the order of the file."""
         values = {"format": FORMAT, "version": VERSION}
         values |= {entry.name: getattr(self, entry.name) for entry in fields(self)}
         values |= {"skeleton": {name: getattr(self.skeleton, name) for name in SKELETON}, "check": asdict(self.check)}
@@ -127,7 +127,8 @@ class LatencyTable:
         """Raise InputError, naming what differs, if the table was not measured for this space and skeleton.
 
         If `device` is given, the table must also have been measured on a device of the same name with the installed version of
-        PyTorch. On a CPU, the number of `threads`, if given, must agree as well. Without `device`, any machine is accepted.
+        PyTorch. On a CPU, the number of `threads`, if given, must match too. Without `device`, a table from any machine is
+        accepted.
         """
         pairs: list[tuple[str, Any, Any]] = [("space", self.space, space.name)]
         pairs += [(name, getattr(self.skeleton, name), getattr(skeleton, name)) for name in SKELETON]
@@ -161,7 +162,7 @@ class LatencyTable:
     def prices(self, space: SearchSpace, skeleton: Skeleton) -> tuple[float, np.ndarray]:
         """Return the fixed time and the times that the choices add, in seconds.
 
-        The latter are (kinds, edges, primitives) float64, summed over all cells of a kind. Raises InputError as
+        The latter are (kinds, edges, primitives) float64, summed over all cells of the same kind. Raises InputError as
         `check_fits` does.
         """
         self.check_fits(space, skeleton)
@@ -198,7 +199,7 @@ def device_name(device: torch.device) -> str:
 
 
 def builds_of(space: SearchSpace, skeleton: Skeleton) -> list[Build]:
-    """Return the distinct builds of primitives in derived networks; `none` is included only if it can be derived."""
+    """Return the distinct `Build` tuples of primitives in derived networks; `none` is included only if it can be derived."""
     allowed = space.choosable
     return list(dict.fromkeys(place.build for place in places(space, skeleton) if allowed[place.column]))
 
@@ -236,7 +237,7 @@ def _by_type(values: type[Any]) -> dict[str, ValueReader | None]:
 
 
 def _wholes(count: int) -> ValueReader:
-    """Return a reader of `count` whole numbers, each within the bounds of an image."""
+    """Return a reader of a list of `count` whole numbers, each from 1 to the maximum size of an image."""
     most = SKELETON["image"]
 
     def fits(value: Any) -> bool:

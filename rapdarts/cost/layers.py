@@ -34,7 +34,7 @@ NUMBERS = ("output", "params", "weights", "biases", "macs")
 
 CONVENTIONS = {resource.name: resource.convention for resource in RESOURCES.values() if resource.count} | {
     "macs_with_bn_relu": "macs, plus 2 per element of batch norms and 1 per element of ReLUs (another convention)",
-    "thop_macs": "macs as counted by the package thop, which sees modules only",
+    "thop_macs": "macs as counted by the package thop, which only counts modules",
 }
 """Description of each figure in a table of costs."""
 
@@ -43,8 +43,8 @@ CONVENTIONS = {resource.name: resource.convention for resource in RESOURCES.valu
 class Row:
     """Output elements, parameters and MACs of a layer, or of a module including its submodules.
 
-    `shape` excludes the batch. `weights` and `biases` are those of convolutions and linear layers. `params` also
-    includes the batch norms after them.
+    `shape` excludes the batch. `weights` and `biases` are those of convolutions and linear layers. `params` also includes the
+    parameters of the batch norms after them.
     """
 
     layer: str
@@ -86,11 +86,11 @@ class CountedNetwork(Protocol):
 class NetworkCosts:
     """Costs of a network at a precision (bits per weight and activation), on hardware with given energies.
 
-    `rows` has one row per layer, `modules` one row per module. `thop` is the number of MACs that the package thop counts,
-    or the reason why thop fails. `not_counted` maps each operation that has no MAC formula to its layers. `int8_file` is the
-    size of the weights in an 8-bit ONNX file in bytes, if the precision is 8. For a genotype's network, `skeleton` is its
-    skeleton, and `auxiliary` is the number of parameters of the auxiliary head that training adds. `known_accuracy` is the
-    published test accuracy (0 to 1) of the genotype's cell by data set, or None.
+    `rows` has one row per layer, `modules` one row per module. `thop` is the number of MACs that the package thop counts, or the
+    reason why thop fails. `not_counted` maps each operation that has no MAC formula to its layers. If the precision is 8,
+    `int8_file` is the size in bytes of the weights in an 8-bit ONNX file. For a genotype's network, `skeleton` is its skeleton,
+    and `auxiliary` is the number of parameters of the auxiliary head that training adds. `known_accuracy` is the published test
+    accuracy (0 to 1) of the genotype's cell by data set, or None.
     """
 
     name: str
@@ -121,7 +121,7 @@ class NetworkCosts:
         return {**self.costs, "macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": thop}
 
     def bytes_of(self, elements: int) -> int:
-        """Return the size of a number of elements in bytes, at the precision of these costs."""
+        """Return the size in bytes of `elements` elements at the precision of these costs."""
         return elements * self.precision // 8
 
     def to_json(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Measurement of the time of every primitive at every place of a skeleton, under the conditions of a whole network.
+"""Measurement of the time of every primitive at every place of a skeleton, under the same conditions as in a whole network.
 
-Each primitive runs alone. The order is shuffled in every round, so that the caches contain data of other primitives.
-Whole networks are timed in the same rounds, so that a slowdown of the machine affects both. Half of the networks
-calibrate the time of the parts around the primitives; the other half checks the accuracy of the table.
+Each primitive runs alone. The order is shuffled in every round, so that the caches contain data of other primitives. Whole
+networks are timed in the same rounds, so that a slowdown of the machine affects both. Half of the networks are used to calibrate
+the time of the parts around the primitives, the other half to check the accuracy of the table.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _by_events(device: torch.device, run: Callable[[], object]) -> float:
 
 
 def measure_within(run: Callable[[], object], device: torch.device, seconds: float = 1.0, most: int = 100) -> Timing:
-    """Measure the time of a call of `run`, repeated for `seconds`, but at least once and at most `most` times.
+    """Time repeated calls of `run` for `seconds`: at least one and at most `most` calls.
 
     The first WARM_UP calls, or as many as fit into `seconds`, are not recorded.
     """
@@ -116,7 +116,7 @@ def measure(
 ) -> LatencyTable:
     """Measure all primitives and `networks` (at least 4) random networks, drawn with `seed`, in one round per item of `rounds`.
 
-    Every second network calibrates the table; the others check it.
+    Every second network is used to calibrate the table, the others to check it.
     """
     rng = np.random.default_rng(seed)
     genotypes = [random_genotype(space, rng) for _ in range(networks)]
@@ -185,7 +185,7 @@ def settled(network: nn.Module, image: Image) -> nn.Module:
 
 
 def _job(module: nn.Module, inputs: torch.Tensor, device: torch.device) -> Callable[[], object]:
-    """Return a function that runs a module on a tensor, under the conditions of a retrained network."""
+    """Return a function that runs a module on a tensor, under the same conditions as a retrained network."""
     module = module.eval().to(device)
     return partial(module.to(memory_format=torch.channels_last), inputs.to(device))  # type: ignore[call-overload]
 
@@ -222,7 +222,7 @@ def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
         free = np.hstack([plain, [slopes, measured[i] - slopes * sums[i]], [measured / sums, zeros]])
 
     def best(lines: np.ndarray) -> tuple[float, float, float]:
-        """Return (error, scale, fixed) of the best admissible line."""
+        """Return (error, scale, fixed) of the best line with a positive scale and a non-negative `fixed`."""
         valid = lines[:, np.isfinite(lines).all(0) & (lines[0] > 0) & (lines[1] >= 0)]
         errors = np.abs((valid[0][:, None] * sums + valid[1][:, None]) / measured - 1).mean(1)
         return min(zip(errors.tolist(), *valid.tolist(), strict=True), default=(math.inf, 1.0, 0.0))
@@ -235,7 +235,7 @@ def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
 def _check(predicted: np.ndarray, measured: np.ndarray, all_measured: np.ndarray) -> Check:
     """Return the check of predicted times (networks,) against measured times (networks, rounds).
 
-    `all_measured` also includes the networks that calibrate the table; noise and drift are computed from it.
+    `all_measured` also includes the networks used to calibrate the table; noise and drift are computed from it.
     """
     medians, rounds = np.median(measured, 1), measured.shape[1]
     errors = np.abs(predicted / medians - 1)
@@ -257,7 +257,7 @@ def _check(predicted: np.ndarray, measured: np.ndarray, all_measured: np.ndarray
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Return the rank correlation, or None if all values of one side are equal."""
+    """Return the rank correlation, or None if all values of `x` or all values of `y` are equal."""
 
     def ranks(values: np.ndarray) -> np.ndarray:
         _, where, counts = np.unique(values, return_inverse=True, return_counts=True)

@@ -46,7 +46,7 @@ def _amount(name: str, function: Callable[..., object], network: nn.Module, imag
 
 
 def full_price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter]) -> PriceTable:
-    """Return the prices of `resources` and of the space's own additive resources. A note names each one that is not additive."""
+    """Return the prices of `resources` and of the space's own additive resources. A note names each resource that is not additive."""
     own = own_counters(space)
     table = price_table(space, skeleton, {**resources, **own})
     kept, notes = list(resources), list(table.notes)
@@ -63,8 +63,8 @@ def full_price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[
         if differ:
             whole, parts = differ[0]
             notes.append(
-                f"{name} does not add up over the parts of a network ({whole:,.6g} for a network, {parts:,.6g} for the sum of"
-                " its parts), so it is counted, but cannot have a price or a budget"
+                f"{name} is not additive ({whole:,.6g} for a network, but {parts:,.6g} for the sum of its parts); it can be counted,"
+                " but cannot have a price or a budget"
             )
         else:
             kept.append(name)

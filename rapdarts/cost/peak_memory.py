@@ -1,4 +1,4 @@
-"""Peak memory: the largest size of all activations that a network must hold at once."""
+"""Peak memory: the maximum total size of the activations that a network must hold at once."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class _Memory:
         return self.dies[place] <= step and all(self._is_dead(part, step) for part in self.parts.get(place, ()))
 
     def held(self) -> list[int]:
-        """Return the elements of all places in use during each operation."""
+        """Return the number of elements in all places in use during each operation."""
         change = [0] * (len(self.run.ops) + 1)
         # A concatenation is processed before its parts, which live as long as it does.
         for place in sorted(self.born, key=self.born.__getitem__, reverse=True):

@@ -14,17 +14,17 @@ from rapdarts.cost.expected import ExpectedCost, PriceTable
 
 
 def uniform_mixing(mask: np.ndarray) -> Mixing:
-    """Return a mixing with equal weights on the candidates of every edge that `mask` allows, (kinds, edges, primitives) like `mask`."""
+    """Return a mixing with equal weights on the primitives that `mask` (kinds, edges, primitives) allows on each edge."""
     return Mixing(torch.as_tensor(mask / mask.sum(-1, keepdims=True)))
 
 
 class Penalty:
     """Penalty on the costs of a mixing: the sum over resources of (coefficient + multiplier) x E[cost] / reference.
 
-    The reference is E[cost] at uniform mixing over the full space. With a coefficient of 1, the penalty on the uniform mixing
-    is therefore one nat, like a cross-entropy of 1, regardless of unit and skeleton. A resource with a budget has a
-    multiplier of at least 0. It grows by dual ascent (Boyd and Vandenberghe, "Convex Optimization", 2004, section 5.5) while
-    a network costs more than the budget, and shrinks by a factor while the network costs less.
+    The reference is E[cost] of the uniform mixing over the full space. With a coefficient of 1, the penalty on the uniform mixing
+    is therefore one nat, like a cross-entropy of 1, regardless of unit and skeleton. A resource with a budget has a multiplier of
+    at least 0. It grows by dual ascent (Boyd and Vandenberghe, "Convex Optimization", 2004, section 5.5) while a network costs
+    more than the budget, and shrinks by a factor while the network costs less.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Penalty:
     def adjust(self, costs: Mapping[str, float]) -> None:
         """Adjust the multipliers to a network's costs.
 
-        Above its budget, a multiplier grows by rate x (cost / budget - 1). Below, it is multiplied by (cost / budget)^4, so
-        it soon vanishes once the network fits the budget. docs/evidence.md compares other rules.
+        If a cost is above its budget, the multiplier grows by rate x (cost / budget - 1). Otherwise, it is multiplied by
+        (cost / budget)^4, so it soon vanishes once the network fits the budget. docs/evidence.md compares other rules.
         """
         for name, budget in self.budgets.items():
             share = costs[name] / budget

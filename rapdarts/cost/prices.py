@@ -29,12 +29,12 @@ def read_hardware(path: str) -> HardwareConfig:
 
 
 def counters(settings: SearchConfig) -> dict[str, Counter]:
-    """Return the counters, by resource, at a search's precision and hardware. Raises InputError as `read_hardware` does."""
+    """Return the counters, by resource, for a search's precision and hardware. Raises InputError as `read_hardware` does."""
     return resources(settings.precision, read_hardware(settings.hardware))
 
 
 def check_priced(settings: SearchConfig, space: SearchSpace, table: PriceTable) -> None:
-    """Raise InputError if a price or a budget is set for a resource that is not defined or not additive, so that the table lacks it."""
+    """Raise InputError if a price or a budget is set for a resource that the table lacks because it is not defined or not additive."""
     limits = budget_limits(settings.budget)
     for name in {**{name: 0 for name, price in vars(settings.cost).items() if price}, **limits}:
         if name in table.resources or name in RESOURCES:
@@ -54,7 +54,7 @@ def prices(
     device: torch.device | None = None,
     measured: LatencyTable | None = None,
 ) -> PriceTable:
-    """Return the prices of every choice at the deployment skeleton, in all additive resources.
+    """Return the prices of every choice for the deployment skeleton, in all additive resources.
 
     Latency is included if the settings name a latency table, or if a newly measured table is passed as `measured`.
     Raises InputError if a hardware or latency table is invalid, or if the latency table was measured for a different skeleton

@@ -1,4 +1,4 @@
-"""MACs of operations: PyTorch's FLOP formulas, formulas for operations that it lacks, and a test for operations without one."""
+"""MACs of operations: PyTorch's FLOP formulas, formulas that PyTorch lacks, and a test for operations without a formula."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def _trilinear(
     *_: Any,
     out: Tensor,
 ) -> int:
-    """Return the MACs of multiplying the first two factors, summed where the third is constant, and then multiplying by the third."""
+    """Return the MACs of multiplying the first two factors, plus those of multiplying their product by the third.
+
+    The product is first summed along the dimensions in `summed` in which the third factor is constant.
+    """
     shapes = []
     for tensor, missing in ((first, one), (second, two), (third, three)):
         shape = list(tensor.shape)
@@ -45,7 +48,7 @@ def _trilinear(
 
 
 def _grouped(left: Tensor, right: Tensor, *_: Any, out: Tensor) -> int:
-    """Return the MACs of rows times the matrix of their group, or of two matrices multiplied in groups along their shared dimension."""
+    """Return the MACs of a grouped matrix product, with groups of rows, or of entries of the dimension that is summed over."""
     by_row = right.dim() == 3 or left.dim() == 3
     return out.numel() * left.shape[-1] if by_row else left.shape[0] * right.shape[1] * left.shape[1]
 
@@ -67,7 +70,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
 """MAC formulas that PyTorch's FLOP counter lacks, as functions of an operation's arguments and its first output `out`."""
 
 ADDS_FIRST = {aten.addmm, aten.baddbmm, aten.addmv, aten.addbmm, aten.addr, aten._addmm_activation}
-"""Products that only add their first argument to the result."""
+"""Operations that add a product of their other arguments to their first argument."""
 
 _NO_PRODUCTS = """
 _fused_rms_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _prelu_kernel _thnn_fused_gru_cell
@@ -101,12 +104,12 @@ def macs_of(packet: Any, args: Sequence[Any], kwargs: dict[str, Any], result: An
 
 
 def factors_of(packet: Any, given: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the inputs that an operation may multiply; `given` are all of its inputs in order, tensors of any shapes."""
+    """Return the inputs that an operation may multiply; `given` holds all of its inputs in order, tensors of any shape."""
     return given[1:] if packet in ADDS_FIRST else given
 
 
 def lacks_formula(func: Any, given: Iterable[Tensor]) -> bool:
-    """Return whether an operation has no formula but may multiply its inputs `given`, tensors of any shapes, so that its MACs are unknown.
+    """Return whether an operation may multiply its inputs `given`, tensors of any shape, but has no formula for its MACs.
 
     Element-wise products are not part of `macs`.
     """

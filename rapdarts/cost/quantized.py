@@ -1,4 +1,4 @@
-"""Size of a network's weights in an 8-bit ONNX file of rapdarts export."""
+"""Size of a network's weights in an 8-bit ONNX file written by rapdarts export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WEIGHT, BIAS = 1, 4
 
 
 def bytes_in_int8_file(network: nn.Module, image: Inputs) -> int:
-    """Return the size in bytes of the weights in the 8-bit file of a network, without their scales.
+    """Return the size in bytes of a network's weights in its 8-bit file, without their scales.
 
     Weights take 8 bits, and biases take 32 bits. A batch norm after a convolution is folded into the biases of that
     convolution. Any other batch norm is stored as 8-bit factors and 32-bit biases.

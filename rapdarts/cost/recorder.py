@@ -63,14 +63,14 @@ KINDS = {
 class Op:
     """An operation. Activations are numbered; the output of an in-place or folded operation has its input's number.
 
-    `kind` is conv, linear, matmul (of two activations), pool, norm, relu or other. `layer` is the dotted name of the
-    module that runs it. `reads` are the activations, or parts of activations, that it reads, each with its number of elements.
-    `weights` is the number of weight elements that it reads, and `parameters` are the names of these tensors in the network.
-    `writes` is its output activation, with the shape `shape`, and `also` are further outputs that are used later. `free`
-    operations cause no memory traffic: batch norms and pointwise functions of one tensor are folded into a neighbouring
-    operation, and views and concatenations move nothing. `overwrites` are the inputs that its output may replace in memory.
-    `uncounted` is the name of the operation if it multiplies tensors, or adds up element-wise products, but has no MAC
-    formula; otherwise it is empty. `parts` is 2 for complex numbers, else 1.
+    `kind` is conv, linear, matmul (of two activations), pool, norm, relu or other. `layer` is the dotted name of the module that
+    runs it. `reads` are the activations, or parts of activations, that it reads, each with its number of elements. `weights` is
+    the number of weight elements that it reads, and `parameters` are the names of the parameters that they come from. `writes` is
+    its output activation, with the shape `shape`, and `also` are further outputs that are used later. `free` operations cause no
+    memory traffic: batch norms and pointwise functions of one tensor are folded into a neighbouring operation, and views and
+    concatenations move nothing. `overwrites` are the inputs that its output may replace in memory. `uncounted` is the name of the
+    operation if it multiplies tensors, or adds up element-wise products, but has no MAC formula; otherwise it is empty. `parts`
+    is 2 for complex numbers, else 1.
     """
 
     name: str
@@ -136,11 +136,11 @@ class Recorder(FastShapes):
         self.stack.pop()
 
     def complex_convolutions(self) -> AbstractContextManager[object]:
-        """Return a context that counts complex convolutions in full if there may be any; it slows down all functions slightly."""
+        """Return a context that counts complex convolutions in full, or an empty context, which is faster, if no weight is complex."""
         return _ComplexConvolutions(self.ops) if self._complex else nullcontext()
 
     def finish(self, output: Tensor) -> Trace:
-        """Return the trace that ends in the network's output, of any shape; unused further outputs of operations are dropped."""
+        """Return the trace that ends in the network's `output`, of any shape; unused additional outputs of operations are dropped."""
         result = self.number(output)
         used = {number for op in self.ops for number, _ in op.reads} | {result}
         ops, sizes = [], dict(self.sizes)
@@ -153,7 +153,7 @@ class Recorder(FastShapes):
         return Trace(tuple(ops), sizes, result, self._inputs)
 
     def number(self, tensor: Tensor) -> int:
-        """Return the number of a tensor's activation; the tensor has any shape and may be a view."""
+        """Return the number that identifies a tensor's activation; the tensor may have any shape and may be a view."""
         key = _storage(tensor)
         if key not in self._numbers:
             self._numbers[key] = len(self.sizes)
@@ -274,7 +274,7 @@ class Recorder(FastShapes):
         return products.macs_of(packet, args, kwargs, result), "linear" if any(by_names[:2]) else "matmul"
 
     def _views(self, tensors: Iterable[Tensor], limits: Mapping[int, int]) -> dict[View, int]:
-        """Return the distinct parts of activations that an operation reads, each with its number of elements not read before."""
+        """Return the distinct parts of activations that an operation reads, each with the number of its elements not yet read."""
         found: dict[View, int] = {}
         left: dict[int, int] = {}
         for tensor in tensors:
@@ -317,7 +317,7 @@ def _distance(views: Iterable[View]) -> int:
 
 
 def _limits(packet: Any, given: Sequence[Tensor], out: Tensor) -> dict[int, int]:
-    """Return the number of elements that a lookup reads from its first tensor, by the tensor's id; empty for other operations."""
+    """Map the id of a lookup's first tensor to the number of elements read from it; the map is empty for other operations."""
     if packet in LOOKUPS:
         return {id(given[0]): min(numbers_in(given[0]), numbers_in(out))}
     if packet in BAGS:

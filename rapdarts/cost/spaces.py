@@ -22,7 +22,7 @@ from rapdarts.cost.trace import Image
 from rapdarts.networks.supernet import Supernet
 
 DRAWN, BUILT = 20_000, 20
-"""Number of genotypes drawn for the distribution of costs, and number of networks built for their peak memory."""
+"""Number of genotypes drawn for the distribution of costs, and number of networks built to count their peak memory."""
 ALL_PLACES = 9
 """Number of layers that contain every distinct cell, so that deeper networks have the same peak memory."""
 
@@ -31,7 +31,7 @@ Amounts = dict[str, float]
 
 
 def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
-    """Return the costs of a space's networks at a skeleton, as JSON values by resource.
+    """Return the costs of a space's networks with a given skeleton, as JSON values by resource.
 
     `precision` is the number of bits per weight and activation. `floor` and `ceiling` are the lowest and the highest cost
     of any genotype, with any number of skips, for each resource separately.
@@ -86,7 +86,7 @@ def extreme(table: PriceTable, most_expensive: bool) -> np.ndarray:
 
 
 def of_one(table: PriceTable, column: int) -> np.ndarray:
-    """Return the cost (resources,) of cells with one primitive on the first edges into each node (in DARTS, those from inputs 0 and 1)."""
+    """Return the cost (resources,) of cells with the same primitive on the first edges into each node (in DARTS, from inputs 0 and 1)."""
     space = table.space
     first = [
         space.edges_into(node).start + edge for node in range(space.nodes) for edge in range(space.edges_kept(node))
@@ -113,7 +113,7 @@ def drawn_costs(table: PriceTable, n: int, rng: np.random.Generator) -> np.ndarr
 
 
 def distribution(table: PriceTable, drawn: np.ndarray) -> dict[str, Any]:
-    """Return the mean, standard deviation and quantiles of costs (n, resources), and the correlation of MACs and parameters."""
+    """Return the mean, standard deviation and quantiles of costs (n, resources), and the correlation between MACs and parameters."""
     facts = {"mean": drawn.mean(0), "sd": drawn.std(0)}
     facts |= {f"quantile_{share:02d}": np.quantile(drawn, share / 100, axis=0) for share in (5, 95)}
     by_resource = {
@@ -125,7 +125,7 @@ def distribution(table: PriceTable, drawn: np.ndarray) -> dict[str, Any]:
 
 
 def price(table: PriceTable, column: int) -> dict[str, Amounts]:
-    """Return the amounts that a primitive on one edge adds over all cells of a kind, by kind and stride of the edge."""
+    """Return the amounts that a primitive on one edge adds in all cells of the same kind, by kind and stride of the edge."""
     space = table.space
     found: dict[str, Amounts] = {}
     for row, kind in enumerate(space.kinds):

@@ -1,4 +1,4 @@
-"""Trace of a network on one image: the record of its operations that costs are counted from.
+"""Trace of a network on one image: a record of its operations, from which costs are counted.
 
 The network runs on meta tensors, which have shapes but no values and no memory.
 """

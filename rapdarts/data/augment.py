@@ -86,8 +86,8 @@ def random_zoom(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
     """Crop a window of random area, shape and position, and scale it to the size of the image (Szegedy et al. 2015, section 6).
 
     images (b, c, h, w), pixels from 0 to 255; draws (b, 4) in [0, 1). The window covers a fraction of the
-    image between `smallest` and 1, and its aspect ratio changes by a factor of up to 4/3. A side that does not fit is
-    clipped. Pixels are interpolated for every window size.
+    image between `smallest` and 1, and its aspect ratio changes by a factor of up to 4/3. A side longer than
+    the image's is clipped. Pixels are interpolated, whatever the size of the window.
     """
     area = smallest + (1 - smallest) * draws[:, 0]
     stretch = torch.exp((2 * draws[:, 1] - 1) * math.log(4 / 3) / 2)
@@ -130,7 +130,7 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 def cutout(images: Tensor, side: int, draws: Tensor) -> Tensor:
-    """Set a square around a uniformly random pixel to 0, clipped at the borders (DeVries and Taylor 2017).
+    """Set a square around a uniformly random pixel, clipped at the image's borders, to 0 (DeVries and Taylor 2017).
 
     images (b, c, h, w), normalised; draws (b, 2) in [0, 1) choose the row and column of the centre. As in DARTS, the square
     extends from centre - side // 2 up to, but not including, centre + side // 2, so an odd side is reduced by one.

@@ -1,4 +1,4 @@
-"""Batches of a data set: shuffled and augmented for training, or in order for evaluation, and readable from any step."""
+"""Batches of a data set: shuffled and augmented for training, from any step on, or in order for evaluation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Number of batches per epoch. The last may be smaller, but is dropped if it has fewer than `least` images."""
+        """Number of batches per epoch. The last batch may be smaller, but is dropped if it has fewer than `least` images."""
         whole, left = divmod(len(self.index), self.batch)
         return whole + (left >= self.least)
 

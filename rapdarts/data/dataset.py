@@ -167,10 +167,10 @@ def _decode_small(
 
 
 def split(labels: Tensor, fraction: float, seed: int, stream: str, names: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
-    """Split the images with labels (n,) into two parts, returned as ascending indices (n1,) and (n2,), int64 on the CPU.
+    """Split images into two parts by their labels (n,); return the ascending indices (n1,) and (n2,), int64 on the CPU.
 
-    The first has `fraction` of each class, but at least one image and at most all but one. The result is a pure function of
-    the arguments. Raises InputError if a class has a single image; `names` are the class names for this message.
+    The first part gets `fraction` of each class, but each part gets at least one image of every class. The result is a pure
+    function of the arguments. Raises InputError if a class has a single image; `names` are the class names for this message.
     """
     labels = labels.cpu()
     sizes = torch.bincount(labels)

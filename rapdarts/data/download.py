@@ -53,7 +53,7 @@ FOLDERS = {
 def place(config: DataConfig) -> Path:
     """Return data.path. Raises InputError if it is not set or does not exist."""
     if not config.path:
-        raise InputError(f"data.name={config.name} needs data.path; set data.path=PATH to the images.")
+        raise InputError(f"data.name={config.name} needs data.path; set it to the path of the images.")
     if not Path(config.path).exists():
         raise InputError(f"data.path={config.path} does not exist.")
     return Path(config.path)

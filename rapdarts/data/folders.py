@@ -44,7 +44,7 @@ class Half:
 
 
 def read_folder(config: DataConfig) -> ReadImages:
-    """Read the images below data.path, from train/CLASS/ and a folder of HELD_OUT next to it, or from CLASS/ without a split.
+    """Read the images below data.path: from train/ and a folder next to it that HELD_OUT names, or from CLASS/ without a split.
 
     The split may be one folder deeper. Raises InputError if neither exists, if folders could be either classes or halves, or
     if an image is broken.

@@ -30,7 +30,7 @@ class Images(Protocol):
         """Return the images (b, c, h, w) uint8, on the device, at positions (b,) int64 on any device."""
 
     def take(self, index: Tensor) -> Images:
-        """Return a selection of the images, at positions (k,)."""
+        """Return the images at positions (k,) as a new collection."""
 
     def to(self, device: torch.device) -> Images:
         """Return the images on a device."""

@@ -68,7 +68,7 @@ def read_in_memory(config: DataConfig, data: Any, test: Any = None) -> ReadImage
 
 
 def _half(given: Given, form: Form, what: str, classes: int) -> tuple[InMemory, Lost]:
-    """Return one half as tensors, and the losses; `classes` is the number of classes, or 0 if it is unknown."""
+    """Return one half as tensors, and the conversion losses; `classes` is the number of classes, or 0 if it is unknown."""
     pixels, lost = form.read(given.images, f"{what}, images")
     return InMemory(pixels, as_labels(given.labels, len(pixels), classes or None, f"{what}, labels")), lost
 
@@ -82,7 +82,7 @@ def _given(source: Any, what: str) -> Given:
     if isinstance(source, tuple) and len(source) == 2:
         return Given(_array(source[0], f"{what}, images"), _array(source[1], f"{what}, labels"), [])
     if not (hasattr(source, "__getitem__") and hasattr(source, "__len__")) or isinstance(source, Mapping):
-        raise InputError(f"{what} must be {FORMS}, not a {type(source).__name__}.")
+        raise InputError(f"{what} must be {FORMS}, not {type(source).__name__}.")
     items = [_item(source[position], f"{what}: item {position}") for position in range(len(source))]
     if not items:
         raise InputError(f"{what} has no images; add some.")
@@ -118,7 +118,7 @@ def _item(item: Any, what: str) -> tuple[Any, Any]:
             f" for the label ({' or '.join(LABEL_KEYS)})."
         )
     if not (isinstance(item, Sequence) and len(item) == 2):
-        raise InputError(f"{what} must be (image, label), not a {type(item).__name__}.")
+        raise InputError(f"{what} must be (image, label), not {type(item).__name__}.")
     return item[0], item[1]
 
 

@@ -32,7 +32,7 @@ BACKGROUND = (255, 255, 255)
 """Background colour of transparent images: white, as on most web pages."""
 
 ORIENTATION = 0x0112
-"""EXIF tag of the orientation; above 4, width and height are exchanged."""
+"""EXIF tag of the orientation; values above 4 exchange width and height."""
 
 KINDS = {
     "grey": ("grey image", "{are} read as RGB"),
@@ -50,7 +50,7 @@ class Pictures:
     """Image files that are decoded to RGB with 8 bits per channel every time they are read.
 
     `range` contains the values of black and white in images with more than 8 bits per pixel, or in all images if the user
-    set it; it is None if there are no such images. `lost` collects the losses of decoding until the images are used for
+    set it; it is None if there are no such images. `lost` collects the conversion losses until the images are used for
     training. Positions are (b,) int64, and images are (b, 3, h, w) uint8.
     """
 
@@ -124,7 +124,7 @@ def _pool() -> ThreadPoolExecutor:
 def open_pictures(
     root: Path, files: Sequence[str], labels: Tensor, config: DataConfig, training: Pictures | None = None
 ) -> Pictures:
-    """Read the headers of image files with labels (n,); `training` are the training images, or None to open these themselves.
+    """Read the headers of image files with labels (n,); `training` is None if these are the training images.
 
     Raises InputError, naming the file, if a file is not an image, if sizes differ and data.size is 0, or if the scale of
     pixels with more than 8 bits is ambiguous.
@@ -249,7 +249,7 @@ def _is_transparent(picture: Image.Image) -> bool:
 
 
 def _extremes(files: Sequence[Path]) -> Array:
-    """Return pixels that determine the range of images: the smallest, the largest and, if any, a fraction from each image."""
+    """Return pixels that determine the range of images: from each image, the smallest, the largest and, if any, a fraction."""
 
     def some(file: Path) -> list[float]:
         pixels = read_picture(file)

@@ -40,7 +40,7 @@ ROUNDING = 0.1
 
 @dataclass(frozen=True)
 class Lost:
-    """Losses of converting pixels to uint8: how many were clipped to the range, and whether any were rounded to 256 levels."""
+    """Information lost in converting pixels to uint8: how many were clipped to the range, and whether any were rounded to 256 levels."""
 
     clipped: int = 0
     rounded: bool = False
@@ -49,7 +49,7 @@ class Lost:
         return Lost(self.clipped + other.clipped, self.rounded or other.rounded)
 
     def in_words(self, asked: Sequence[float], pixels: int) -> list[str]:
-        """Return a remark on each loss; `pixels` is the number of all pixels, and `asked` is data.range."""
+        """Return a remark on each loss; `pixels` is the total number of pixels, and `asked` is data.range."""
         remarks = []
         if self.clipped:
             low, high = asked
@@ -83,7 +83,7 @@ class PixelRange:
             raise InputError(self._contradiction(pixels, source))
 
     def to_bytes(self, pixels: Array, source: str) -> tuple[Array, Lost]:
-        """Return pixels of any shape (n, ...) as uint8, 0 for `low` and 255 for `high`, and the losses.
+        """Return pixels of any shape (n, ...) as uint8, 0 for `low` and 255 for `high`, and the conversion losses.
 
         Raises InputError for values outside the range, unless the user set it, and for fractions if the training images
         have whole numbers from 0 to 255.
@@ -205,7 +205,10 @@ class Form:
         return Form(range_of(raw, config.range, source), layout, is_asked)
 
     def read(self, raw: Array, source: str) -> tuple[Tensor, Lost]:
-        """Return images of this form as a tensor (n, c, h, w) uint8, and the losses. Raises InputError for images of another form."""
+        """Return images of this form as a tensor (n, c, h, w) uint8, and the conversion losses.
+
+        Raises InputError for images of another form.
+        """
         _check_images(raw, source)
         self.range.check_half(raw, source)
         pixels, lost = self.range.to_bytes(raw, source)

@@ -27,7 +27,7 @@ from rapdarts.errors import DamagedError, InputError
 
 TRAIN_KEYS = ("x_train", "y_train")
 TEST_KEYS = (("x_test", "y_test"), ("x_val", "y_val"), ("x_valid", "y_valid"))
-"""Keys of images and labels in an .npz file that is split; the first pair of test keys in the file is used."""
+"""Keys of images and labels in an .npz file with separate test images; the first pair of test keys that it contains is used."""
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -165,7 +165,7 @@ def _read_idx(config: DataConfig) -> ReadImages:
 
 
 def _read_idx_file(folder: Path, name: str) -> Array:
-    """Return the array in a file. The file name determines its number of dimensions; images may have one more, for channels."""
+    """Return the array in a file. The file name determines the number of dimensions; images may have one more, for channels."""
     file = folder / name if (folder / name).is_file() else folder / f"{name}.gz"
     if not file.is_file():
         raise InputError(f"{folder} contains no {name}.gz; copy it there or change data.path.")
@@ -207,13 +207,13 @@ def _idx_kind(file: Path, magic: bytes, dimensions: int) -> tuple[np.dtype[Any],
 
 
 Sourced = tuple[Array, str]
-"""An array and its source, for messages."""
+"""An array, and its source as named in messages."""
 
 
 def _halves(
     form: Form, pairs: Sequence[tuple[Sourced, Sourced]], config: DataConfig
 ) -> tuple[list[InMemory], list[str]]:
-    """Return the halves of images and labels, the training half first, and remarks on the losses.
+    """Return the halves of images and labels, the training half first, and remarks on conversion losses.
 
     The labels of the training half determine the number of classes. Raises InputError for invalid images or labels.
     """
@@ -237,7 +237,10 @@ READERS: dict[str, Callable[[DataConfig], ReadImages]] = {
 
 
 def as_labels(raw: Array, count: int, classes: int | None, source: str) -> Tensor:
-    """Return labels (n,) int64 in 0..classes - 1; `classes` defaults to the number of distinct labels. Raises InputError for others."""
+    """Return labels (n,) int64 in 0..classes - 1; `classes` defaults to the number of distinct labels.
+
+    Raises InputError for other labels.
+    """
     if raw.shape != (count,):
         raise InputError(f"{source}: {count} images need labels of shape ({count},), not {raw.shape}.")
     if raw.dtype.kind not in "iu":

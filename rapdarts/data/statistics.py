@@ -20,7 +20,7 @@ PUBLISHED: dict[str, Moments] = {
 """Mean and standard deviation of each channel of the training images, in 0..1, by data set."""
 
 SAME = 0.02
-"""Maximum difference from the published values for images to count as the data set or a part of it."""
+"""Maximum difference from the published values at which images count as the data set or a part of it."""
 
 
 def is_published(name: str, images: InMemory | Pictures) -> bool:

@@ -43,7 +43,10 @@ class Blueprint(ABC):
     @property
     @abstractmethod
     def origin(self) -> dict[str, str]:
-        """Identity of the network: its kind and its text. A training run cannot be resumed with a different network."""
+        """Identity of the network: its genotype, or the name of a reference network.
+
+        A training run cannot be resumed with a different network.
+        """
 
     @property
     @abstractmethod
@@ -85,9 +88,9 @@ class Blueprint(ABC):
 
 @dataclass(frozen=True)
 class DerivedBlueprint(Blueprint):
-    """The network of a genotype of `space`, built in `skeleton`.
+    """The network of a genotype of `space`, built with `skeleton`.
 
-    `instead_of` is the experiment's skeleton if the skeleton that the genotype was priced for replaces it.
+    `instead_of` is the experiment's skeleton if it was replaced by the skeleton that the genotype was priced for.
     """
 
     genotype: Genotype
@@ -184,7 +187,7 @@ class ReferenceBlueprint(Blueprint):
         lines = [f"building {self.reference} for images of {'x'.join(map(str, self.image))} and {self.classes} classes"]
         idle = [f"retrain.{key}" for key in ("drop_path", "auxiliary") if getattr(recipe, key)]
         if idle:
-            lines.append(f"ignoring {' and '.join(idle)}: only networks of cells use them")
+            lines.append(f"ignoring {' and '.join(idle)}: used only by networks built from cells")
         return lines
 
     def facts(self, recipe: RetrainConfig) -> dict[str, str]:
@@ -194,7 +197,7 @@ class ReferenceBlueprint(Blueprint):
 def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Blueprint:
     """Return the blueprint that a card describes; `where` names the card in messages.
 
-    `space` is the search space of its genotype if it is not shipped with rapdarts. Raises InputError for a genotype that cannot be
+    `space` is the genotype's search space if that space is not shipped with rapdarts. Raises InputError for a genotype that cannot be
     used, and KeyError, TypeError or ValueError for a malformed card.
     """
     if "reference" in card:

@@ -49,7 +49,7 @@ class TrainedNetwork(Protocol):
 
     @property
     def not_counted(self) -> Mapping[str, Sequence[str]]:
-        """Operations not counted in the MACs, each with the places where it runs."""
+        """Operations not counted in the MACs, each with its layers or nodes."""
 
     def open(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """Return the network on a device, as a function from pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
@@ -111,7 +111,7 @@ def _predict_test(
 def timing(
     run: Callable[[Tensor], Tensor], device: torch.device, image: tuple[int, int, int], batch: int
 ) -> dict[str, Any]:
-    """Measure the latency of the network on one image (1, c, h, w) and on a batch (n, c, h, w), and its images per second."""
+    """Measure the latency of the network on one image (1, c, h, w) and on a batch (n, c, h, w), and the throughput."""
 
     def taken(images: int) -> dict[str, Any]:
         pixels = torch.rand(images, *image, device=device)

@@ -27,7 +27,7 @@ from rapdarts.training.device import device_named
 def export_file(
     file: Path, options: ExportConfig, experiment: str, space: Space, read: Reader | None = None
 ) -> dict[str, Any]:
-    """Write a trained network in the requested format and return the facts to report. `read` loads the data to compare on.
+    """Write a trained network in the requested format and return the facts to report. `read` loads the data for the comparison.
 
     Raises InputError if a package or the data are missing, and RapdartsError if the outputs differ too much from PyTorch's.
     """
@@ -54,7 +54,7 @@ def export_runtime(
 ) -> dict[str, Any]:
     """Write the file for another runtime after comparing it with PyTorch.
 
-    With precision=8, also evaluate this file and the 32-bit file on the test set.
+    With precision=8, also evaluate the 8-bit and the 32-bit file on the test set.
     """
     runtime, facts = verify.RUNTIMES[options.to], verify.facts_for(trained, options.licence)
     network = deployed(trained)
@@ -86,7 +86,7 @@ def export_runtime(
 
 
 def _data(trained: TrainedFile, options: ExportConfig, experiment: str) -> tuple[DataSet | None, str]:
-    """Return the data to compare on, or None and the reason.
+    """Return the data for the comparison, or None and the reason why there are none.
 
     Missing data are downloaded, or an error is raised, only if the user named the data or 8-bit calibration needs them.
     """

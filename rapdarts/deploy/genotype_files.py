@@ -18,10 +18,10 @@ from rapdarts.files.atomic import MARKS
 from rapdarts.files.run_files import RUN_FILES, RunFile
 
 USUAL = "darts"
-"""Space assumed for a genotype that fits no shipped space, so that messages name what this space lacks."""
+"""Space assumed for a genotype that fits no shipped space; messages then say why it does not fit this space."""
 
 OF_RUN = (RunFile.GENOTYPE, RunFile.BEST_GENOTYPE)
-"""Files of a run folder that contain its genotype: that of a search or a retraining, or the best of a ranking."""
+"""Files that contain the genotype of a run: that of a search or a retraining, or the best genotype of a ranking."""
 SEVERAL = (RunFile.CANDIDATES, RunFile.GENOTYPES, RunFile.RANKING)
 """Files of a run folder that contain several genotypes."""
 RECORDS = RUN_FILES - {*OF_RUN, *SEVERAL}
@@ -31,7 +31,7 @@ OTHERS = {
     " rapdarts derive FILE space=NAME derives one from the alpha arrays of a .npz or .pt file",
     (".pte", ".pt2"): "it is for another runtime; pass the run folder of the network, or its network.safetensors",
 }
-"""Advice for binary files, by their suffixes."""
+"""Advice for binary files, by suffix."""
 
 
 def split_member(name: str) -> tuple[Path, str] | None:
@@ -69,7 +69,7 @@ def genotype_of(text: str, space: str = "") -> Genotype:
 
 
 def settled(genotype: Genotype) -> Genotype:
-    """Return the genotype. A missing space is set to a shipped one in which a search could choose it, else to one that can build it."""
+    """Return the genotype; without a space, it is assigned a shipped one in which it can be found or, failing that, built."""
     if genotype.space:
         return genotype
     return replace(genotype, space=USUAL if _is_usual(genotype) else _fitting(genotype))

@@ -22,9 +22,10 @@ from rapdarts.training.log import Screen
 def measure_space(
     space: SearchSpace, config: Experiment | None, options: MeasureConfig, screen: Screen
 ) -> tuple[LatencyTable, str]:
-    """Measure every primitive of a space in the skeleton of an experiment or of the space, overridden by the options.
+    """Measure every primitive of a space in the skeleton of an experiment or of the space.
 
-    Returns the table and its description. Raises InputError if the experiment's width is auto and the options set none.
+    The options override values of the skeleton. Returns the table and its description. Raises InputError if the
+    experiment's width is auto and the options set no width.
     """
     skeleton = _skeleton(space, config, options, device_named(options.device, options.threads))
     table = measure_skeleton(space, skeleton, options, screen)
@@ -58,7 +59,7 @@ def _head(space: SearchSpace, skeleton: Skeleton, options: MeasureConfig) -> str
     device = device_named(options.device, options.threads)
     shape, cells = "x".join(map(str, skeleton.image)), f"{skeleton.layers} cells x {skeleton.channels} channels"
     where = device_name(device) + (f" with {options.threads} threads" if options.threads > 1 else "")
-    return f"{space.name}: {cells}, {shape}, {skeleton.classes} classes, {skeleton.stem} stem, batch {options.batch}, on {where}"
+    return f"{space.name}: {cells}, {shape}, {skeleton.classes} classes, {skeleton.stem} stem, batch size {options.batch}, on {where}"
 
 
 def describe_table(table: LatencyTable) -> str:

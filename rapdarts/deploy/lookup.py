@@ -55,7 +55,7 @@ class Found:
     def the_genotype(self, space: Space = None) -> Genotype:
         """Return the genotype, including one stored in the file of a trained network.
 
-        `space` is its search space if it is not shipped with rapdarts. Raises InputError if there is no genotype.
+        `space` is the genotype's search space if that space is not shipped with rapdarts. Raises InputError if there is no genotype.
         """
         if self.genotype is not None:
             return self.genotype
@@ -196,7 +196,7 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "", onnx: bool = T
     file = path / RunFile.NETWORK if os.path.isdir(path) else path
     if os.path.isfile(file) and file.suffix == ONNX and not onnx:
         raise InputError(
-            f"{file} is an ONNX file, which rapdarts can only evaluate and count; pass the run folder of its network, or the"
+            f"{file} is an ONNX file, which works only with rapdarts evaluate and rapdarts cost; pass the run folder of its network, or the"
             f" {RunFile.NETWORK} there."
         )
     if os.path.isfile(file) and file.suffix in (".safetensors", ONNX):

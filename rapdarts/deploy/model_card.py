@@ -102,7 +102,7 @@ CONTENT = {
     False: "weights in the safetensors format; the metadata hold everything needed to use them",
     True: "a program for ONNX Runtime and other ONNX readers, which does not need rapdarts",
 }
-"""Description of the content of a .safetensors file (False) and of an ONNX file (True)."""
+"""Description of the content of an exported file, by whether it is an ONNX file."""
 
 
 def what(trained: TrainedFile) -> str:
@@ -112,7 +112,7 @@ def what(trained: TrainedFile) -> str:
         return f"{', '.join(blueprint.origin.values())}, a reference network"
     skeleton = blueprint.skeleton
     cells = f"{skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem"
-    return f"{cells}, of a genotype of the search space {blueprint.space.name}"
+    return f"{cells}, from a genotype of the search space {blueprint.space.name}"
 
 
 def _cells(trained: TrainedFile) -> list[str]:
@@ -122,7 +122,7 @@ def _cells(trained: TrainedFile) -> list[str]:
     return [
         "## Cells",
         "",
-        "As text that `rapdarts retrain` reads:",
+        "As text for `rapdarts retrain`:",
         "",
         "```text",
         blueprint.genotype.line,
@@ -132,11 +132,11 @@ def _cells(trained: TrainedFile) -> list[str]:
 
 
 def _trained_on(history: History) -> dict[str, str]:
-    """Return the rows on the data set, the test and the training."""
+    """Return the table rows on the data set, the test and the training."""
     config, test = history.experiment, history.test
     if config is None:
         return dict.fromkeys(("data set", "test accuracy", "training"), UNKNOWN)
-    share = "" if config.data.fraction == 1 else f", {config.data.fraction:g} of its training images"
+    share = "" if config.data.fraction == 1 else f", a fraction {config.data.fraction:g} of its training images"
     accuracy = "unknown: the run has no result for this file"
     if test:
         interval = wilson(test["test_accuracy"], test["n"])
@@ -150,7 +150,7 @@ def _trained_on(history: History) -> dict[str, str]:
     epochs = plural(count, "epoch")
     if ranked:  # a ranking shortens the recipe and uses consecutive seeds
         training = (
-            f"{epochs} in a ranking, on {config.rank.train_fraction:g} of these training images, with {_plain(versions)}; the"
+            f"{epochs} in a ranking, on a fraction {config.rank.train_fraction:g} of these training images, with {_plain(versions)}; the"
             " recipe is in the config.yaml of the ranking"
         )
     else:

@@ -60,7 +60,7 @@ class TrainedFile:
 
 
 def read_trained(path: Path, space: Space = None) -> TrainedFile:
-    """Read the metadata of a trained network; `space` is its search space if it is not shipped with rapdarts.
+    """Read the metadata of a trained network; `space` is its search space if that space is not shipped with rapdarts.
 
     Raises InputError if there is no such file, and DamagedError if it cannot be read.
     """
@@ -91,7 +91,7 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
 def _by_channel(values: Any, name: str, channels: int) -> tuple[float, ...]:
     """Return one finite number for each channel. Raises ValueError for anything else."""
     if not (isinstance(values, list) and len(values) == channels):
-        raise ValueError(f"its {name} is not a list of numbers, one for each of {channels} channels")
+        raise ValueError(f"its {name} is not a list of {channels} numbers, one per channel")
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
         raise ValueError(f"its {name} has values that are not finite numbers")
     return tuple(values)
@@ -119,9 +119,9 @@ def load_network(trained: TrainedFile) -> nn.Module:
 
 
 def deployed(trained: TrainedFile) -> nn.Sequential:
-    """Return the trained network with its normalisation in front, from pixels (n, c, h, w) in 0..1 to logits (n, classes).
+    """Return the trained network, including its normalisation, from pixels (n, c, h, w) in 0..1 to logits (n, classes).
 
-    `.network` is the network itself. Raises DamagedError as `load_network` does.
+    `.network` is the network without the normalisation. Raises DamagedError as `load_network` does.
     """
     parts = OrderedDict(normalise=Normalise(trained.mean, trained.std), network=load_network(trained))
     return nn.Sequential(parts).eval()

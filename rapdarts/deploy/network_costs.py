@@ -1,4 +1,4 @@
-"""Costs of the networks that a user names, with the keys that apply to each network and the skeleton of a genotype."""
+"""Costs of the networks that a user names, and checks of the keys that apply to them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OF_FILTERS = frozenset({"input", "channels", "precision", "hardware"})
 """Keys that apply to every network, to derived networks, to a space, and to filter designs."""
 
 FILTER = (384, 13, 13), 256
-"""Image and channels for the comparison of filter designs: AlexNet's fifth convolution."""
+"""Input shape and number of output channels for the comparison of filter designs: AlexNet's fifth convolution."""
 
 
 def options_of(any_shape: bool = False, **given: Any) -> CountConfig:
@@ -123,7 +123,7 @@ def count_layers(
 
 
 def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
-    """Return the costs of the networks of a space at the requested skeleton. Raises InputError for a key that does not apply."""
+    """Return the costs of the networks of a space with the requested skeleton. Raises InputError for a key that does not apply."""
     refuse("cost", given, OF_SPACE, f"space={space.name}")
     image = image_shape(options.input) if options.input else None
     base = skeletons.of_space(space)

@@ -58,8 +58,8 @@ class NetworkLatency:
         rate = f", {self.batch / self.timing.median_s:,.0f} images/s" if self.batch > 1 else ""
         threads = f", {plural(self.threads, 'thread')}" if self.clock != "events" else ""
         return (
-            f"{self.target}: {batch} of {shown(self.inputs)} takes {median} (10th to 90th percentile of {self.timing.n}: {low} to {high})"
-            f"{rate}, in {self.precision} on {self.device}{threads}"
+            f"{self.target}: {batch} of {shown(self.inputs)} takes {median} (10th to 90th percentile of"
+            f" {plural(self.timing.n, 'round')}: {low} to {high}){rate}, in {self.precision} on {self.device}{threads}"
         )
 
 
@@ -69,7 +69,7 @@ def measure_network(
     """Measure the latency of a network; `given` lists the keys that the user set.
 
     Networks built by rapdarts run as they do after retraining, in channels-last memory format. The user's own network runs
-    unchanged. Raises InputError for a key that does not apply, and if the network fails.
+    unchanged. Raises InputError if a key does not apply or the network fails to run.
     """
     if file := onnx_file(found):
         raise InputError(
@@ -104,7 +104,10 @@ def measure_network(
 def _call(
     built: nn.Module, network: Any, found: Found | nn.Module, device: torch.device, batch: int
 ) -> Callable[[], object]:
-    """Return a call of the network on random inputs. Raises InputError if it cannot take such inputs or be moved to the device."""
+    """Return a function that runs the network on random inputs.
+
+    Raises InputError if the network cannot take such inputs or cannot be moved to the device.
+    """
     trace(built, network.image)  # raises with the name of the layer that fails
     own = isinstance(network, UserNetwork)
     try:

@@ -33,7 +33,7 @@ class OnnxFile:
 
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
-        """Read a file. Raises InputError if its metadata lack the image or the classes, and DamagedError if it is not ONNX."""
+        """Read a file. Raises InputError if the metadata lack the image or the classes, and DamagedError if the file is not ONNX."""
         facts = onnx_facts(path)
         counted = onnx_costs(path)
         return cls(path, facts.image, facts.class_names, counted.amounts, counted.not_counted)

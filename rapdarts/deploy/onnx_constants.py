@@ -1,4 +1,4 @@
-"""The constants of an ONNX graph as the file stores them: dense tensors, sparse ones, and the values of nodes.
+"""The constants of an ONNX graph as the file stores them: dense tensors, sparse tensors, and the values of `Constant` nodes.
 
 Only their types and sizes are read, so values in an external file count like those in the graph.
 """
@@ -14,7 +14,7 @@ from typing import Any
 class Constant:
     """A constant: its shape, how many numbers the file stores for it, and their size in bytes.
 
-    A sparse tensor stores only some of its numbers, with their indices, which count only towards its bytes. `floating` is true for
+    A sparse tensor stores only some of its numbers; their indices count only towards `bytes`. `floating` is true for
     floating-point types.
     """
 
@@ -81,7 +81,7 @@ def _constant(data_type: int, shape: tuple[int, ...]) -> Constant:
 
 
 def _bits(data_type: int) -> int:
-    """Return the size of an element in bits (0 for text), measured as eight elements in bytes: types below 8 bits are packed."""
+    """Return the size of an element in bits (0 for text): the bytes of eight elements, because types below 8 bits are packed."""
     import numpy
     import onnx
 

@@ -32,7 +32,7 @@ UNKNOWN = frozenset(
     }
     | {"STFT", "Scan", "SequenceMap", "TfIdfVectorizer"}
 )
-"""Standard operators that multiply or run other graphs, but have no formula here."""
+"""Standard operators with unknown MACs, because they have no formula here or run other graphs."""
 
 NO_WEIGHTS: dict[str, tuple[int, ...]] = {
     "Attention": (3, 4, 5),
@@ -64,10 +64,10 @@ INTEGER_WEIGHTS = {
 
 NORMS = tuple(f"{kind}Normalization" for kind in ("Batch", "Group", "Instance", "Layer", "RMS"))
 LAYERS = ("Gather", "PRelu", *NORMS)
-"""Operators that, like those with a formula, count a single number as a weight; for others, it is a plain constant."""
+"""Operators for which a single number is a weight, as for those with a formula. For all others, it is a plain constant."""
 
 ELEMENTWISE = ("Add", "Cast", "DequantizeLinear", "Div", "Identity", "Mul", "QuantizeLinear", "Sub")
-"""Operators that only normalise when applied to the image itself; their constants are then not weights."""
+"""Operators that merely normalise the image when applied to it directly; their constants are then not weights."""
 
 
 @dataclass
@@ -75,9 +75,9 @@ class OnnxCosts:
     """The costs counted in an ONNX file.
 
     `params` and `bytes` count the weights as stored in the file: only the stored values of a sparse weight, and for `bytes` also
-    their indices. `macs` assumes dense weights. `scales` is the size of scales and zero points in bytes. `not_counted` maps each
-    operator with unknown MACs to the names of its nodes. It omits element-wise products that other nodes sum, such as `Mul`
-    followed by `ReduceSum`.
+    their indices. `macs` assumes dense weights. `scales` is the size in bytes of scales and zero points. `not_counted` maps each
+    operator with unknown MACs to the names of its nodes. Neither `macs` nor `not_counted` includes element-wise
+    products that other nodes sum, such as `Mul` followed by `ReduceSum`.
     """
 
     macs: int = 0
@@ -142,7 +142,7 @@ def _one_image(graph: Any, weights: Collection[str]) -> None:
 
 
 def onnx_shape(path: Path) -> tuple[tuple[int, int, int], int]:
-    """Return the shape of the image (channels, height, width) that an ONNX file takes, and its number of classes; 0 is unknown.
+    """Return the shape of the image (channels, height, width) that an ONNX file takes, and its number of classes; 0 if unknown.
 
     Raises InputError if the package onnx is missing, and DamagedError if the file is not ONNX.
     """
@@ -262,7 +262,7 @@ OTHER_DOMAINS = frozenset(
     for name in ("Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax")
 ) | {"BiasGelu", "DequantizeLinear", "FastGelu", "Gelu", "LayerNormalization", "QuantizeLinear", "QuickGelu"}
 OTHER_DOMAINS |= {"SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}
-"""Operators of onnxruntime that multiply two tensors only element by element, if at all."""
+"""Operators of onnxruntime without MACs: they do not multiply two tensors, or only element by element."""
 
 
 # --- formulas ----------------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ def _recurrent(node: Any, shape: Sizes) -> int:
 
 
 def _attention(node: Any, shape: Sizes) -> int:
-    """MACs of attention: each head multiplies queries by all keys, also cached ones, and scores by all values; heads may share both."""
+    """MACs of attention: each head multiplies queries by all keys (also cached ones) and scores by all values. Heads may share both."""
     query, key, value = (shape(name) for name in node.input[:3])
     cached = shape(node.input[4])[2] if any(node.input[4:5]) else 0
     if len(query) == 4:

@@ -31,15 +31,15 @@ EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "executorch": ("executo
 """Packages installed by each extra of `pip install 'rapdarts[EXTRA]'`."""
 
 TRACED = 2
-"""Batch size for tracing a network with a dynamic batch. With a single image, torch would treat the batch size as a constant."""
+"""Batch size for tracing a network with a dynamic batch size. With a single image, torch would treat the batch size as a constant."""
 
 PT2_FACTS = "rapdarts.json"
-"""Name of the file inside a .pt2 archive that holds the facts."""
+"""Name of the file with the facts inside a .pt2 archive."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Metadata of a file: the image (channels, height, width), the classes in the order of the logits, a description, a licence."""
+    """Metadata of a file: the image (channels, height, width), the classes in the order of the logits, a description, and a licence."""
 
     image: tuple[int, int, int]
     class_names: tuple[str, ...]
@@ -48,7 +48,7 @@ class Facts:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The facts as strings by name, for the metadata of a file; lists are JSON."""
+        """The facts as strings by name, for the metadata of a file; lists are encoded as JSON."""
         texts = {
             "image": json.dumps(self.image),
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
@@ -140,7 +140,7 @@ def to_executorch(network: nn.Module, facts: Facts) -> bytes:
 
 
 def _traced(network: nn.Module, images: Tensor, dynamic: bool) -> ExportedProgram:
-    """Trace the network into a graph without notes on the origin of each node, which contain file names of this machine."""
+    """Trace the network into a graph, without notes on the origin of nodes, because they contain file names of this machine."""
     shapes = ({0: Dim("batch", min=1)},) if dynamic else None
     program = torch.export.export(network, (images,), dynamic_shapes=shapes)
     for node in program.graph.nodes:

@@ -62,4 +62,4 @@ def _remark(name: str, limits: Mapping[str, float], counted: Mapping[str, float]
     ignored = {resource: limit for resource, limit in limits.items() if resource not in counted}
     if not ignored:
         return ""
-    return f"the width of {name} does not depend on the budget {within(ignored)}, which is not counted for reference networks."
+    return f"the width of {name} ignores budgets that cannot be counted for reference networks: {within(ignored)}."

@@ -1,4 +1,4 @@
-"""Choice of the skeleton of a network: the one it was priced for, that of an experiment or a command, or its space's default."""
+"""Choice of a network's skeleton: the one that it was priced for, the one of an experiment or command, or the default of its space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rapdarts.data.dataset import DataSet
 
 IMAGE, CLASSES = (3, 32, 32), 10
-"""Default image and number of classes for counting a network."""
+"""Default image shape and number of classes for counting the costs of a network."""
 
 
 def of_space(space: SearchSpace) -> Skeleton:
@@ -30,7 +30,7 @@ def changed(
     classes: int = 0,
     stem: str = "",
 ) -> Skeleton:
-    """Return `base` with the given values; 0, None and an empty stem leave it unchanged. A new image may change the stem."""
+    """Return `base` with the given values; 0, None and an empty stem leave it unchanged. A new image shape may change the stem."""
     size = image or base.image
     chosen = stem_for(stem, size) if stem or image else base.stem
     return Skeleton(layers or base.layers, channels or base.channels, size, classes or base.classes, chosen)

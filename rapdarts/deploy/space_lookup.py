@@ -1,4 +1,4 @@
-"""Search space lookup by value, by the name of a shipped space or by Python file, and recognition of the space of a resumed run."""
+"""Search space lookup by value, by the name of a shipped space or by Python file, and texts by which a resumed run knows its space."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def shipped_spaces() -> list[str]:
 
 
 def named_space(name: str) -> SearchSpace:
-    """Return the SPACE of a module in `search_spaces`. Raises InputError, which suggests the nearest name, for an unknown one."""
+    """Return the SPACE of a module in `search_spaces`. Raises InputError, with a suggestion, for an unknown name."""
     known = shipped_spaces()
     if name not in known:
         raise InputError(
@@ -145,9 +145,9 @@ def _space_of(module: object, where: str) -> SearchSpace:
 
 
 def source_of(space: Space) -> str:
-    """Return a string that tells a resumed run if the user's own space has changed; empty for a shipped space.
+    """Return a string from which a resumed run sees that the user's own space has changed; empty for a shipped space.
 
-    For a file, it is the source. For a value, it is the fields, the modules of the primitives, and their source.
+    For a file, it is the source. For a value, it lists the fields, the modules of the primitives, and their source.
     """
     if space is None or isinstance(space, str):
         return ""
@@ -182,7 +182,7 @@ def _described(name: str, factory: Factory) -> str:
 
 
 def _source(thing: Any) -> str:
-    """Return the source of a function or a class, or only its name if it is torch's or has no source."""
+    """Return the source of a function or a class, or only its name if it belongs to torch or has no source."""
     thing = inspect.unwrap(thing.func if isinstance(thing, partial) else thing)
     named = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
     try:

@@ -43,10 +43,11 @@ class UserNetwork:
 
 
 def from_code(name: str, inputs: Inputs | None, classes: int) -> UserNetwork:
-    """Return the network of `package.module:callable`. With None and 0, inputs and classes keep the defaults of the code.
+    """Return the network of `package.module:callable`.
 
-    A callable is called with the arguments whose names are in SHAPES and CLASSES. Raises InputError if the user's code
-    fails, takes other arguments, or returns no network.
+    If `inputs` is None or `classes` is 0, the code's own default applies. A callable is called with the arguments whose
+    names are in SHAPES and CLASSES. Raises InputError if the user's code fails, takes other arguments, or returns no
+    network.
     """
     given: dict[str, Any] = {}
     try:
@@ -81,7 +82,7 @@ def refuse_uncountable(network: Any, name: str) -> None:
     if not isinstance(network, nn.Module):
         raise InputError(f"{name} returns a value of type {kind.__name__}; return a network (torch.nn.Module).")
     if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise InputError(f"{name} is wrapped in {kind.__name__}; pass the wrapped network, its attribute module.")
+        raise InputError(f"{name} is wrapped in {kind.__name__}; pass the wrapped network, its module attribute.")
     scripted = next(
         (layer for layer, module in network.named_modules() if isinstance(module, torch.jit.ScriptModule)), None
     )

@@ -1,4 +1,4 @@
-"""Verification of exported networks: each file is opened by its own runtime and compared with PyTorch before it is written."""
+"""Verification of exported networks: each program is run in its own runtime and compared with PyTorch before its file is written."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def write_verified(network: nn.Module, runtime: Runtime, facts: Facts, pixels: T
     if not found.relative <= runtime.tolerance:
         raise RapdartsError(
             f"the exported network differs from PyTorch by {found.difference:.2g} in a logit (largest logit:"
-            f" {found.largest:.3g}; tolerance: {runtime.tolerance:g} of it), so nothing was written; choose another format."
+            f" {found.largest:.3g}; relative tolerance: {runtime.tolerance:g}), so nothing was written; choose another format."
         )
     return content, found
 
 
 @torch.no_grad()
 def agreement(network: Function, other: Function, pixels: Tensor) -> Agreement:
-    """Compare the logits of two networks on `pixels` (n, c, h, w) in 0..1, in batches of 1, 7 and the rest."""
+    """Compare the logits of two networks on `pixels` (n, c, h, w) in 0..1, in batches of 1, of 7 and of all remaining images."""
     batches = [part for part in (pixels[:1], pixels[1:8], pixels[8:]) if len(part)]
     ours, theirs = (torch.cat([run(part) for part in batches]).double() for run in (network, other))
     return Agreement((ours - theirs).abs().max().item(), ours.abs().max().item(), len(pixels))
@@ -104,7 +104,7 @@ def pixel_batches(images: Images, index: Tensor | None = None) -> Iterator[tuple
 
 
 def pixels_to_compare(image: tuple[int, int, int], data: DataSet | None) -> Tensor:
-    """Return the pixels (n, c, h, w) in 0..1 to compare a file on: the first test images or, without data, seeded random ones."""
+    """Return the pixels (n, c, h, w) in 0..1 for the comparison: those of the first test images or, without data, seeded random pixels."""
     if data is None:
         return torch.rand(COMPARED, *image, generator=torch.Generator().manual_seed(0))
     first = torch.arange(min(COMPARED, len(data.test)))
@@ -114,7 +114,7 @@ def pixels_to_compare(image: tuple[int, int, int], data: DataSet | None) -> Tens
 def int8(content: bytes, facts: Facts, data: DataSet, count: int) -> tuple[bytes, int]:
     """Quantise an ONNX file to 8 bits, calibrated on up to `count` training images drawn with seed 0.
 
-    Return the new file and the number of images.
+    Return the new file and the number of images used.
     """
     index = permutation(0, "calibration", 0, len(data.train))[:count]
     batches = (pixels for pixels, _ in pixel_batches(data.train, index))
@@ -122,5 +122,5 @@ def int8(content: bytes, facts: Facts, data: DataSet, count: int) -> tuple[bytes
 
 
 def evaluate_runtime(network: Function, data: DataSet) -> Evaluation:
-    """Evaluate a network from pixels to logits on the test set. Raises DivergedError for logits that are not finite."""
+    """Evaluate a network, which maps pixels to logits, on the test set. Raises DivergedError for logits that are not finite."""
     return evaluate_logits(*predict(network, pixel_batches(data.test)))

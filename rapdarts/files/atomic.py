@@ -71,7 +71,7 @@ def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
 
 
 def file_in_folder(path: str | os.PathLike[str], key: str = "out") -> Path:
-    """Return the same as `file_to_write`, but also raise InputError if the file's folder is missing; call this before long work."""
+    """Like `file_to_write`, but also raise InputError if the folder does not exist; call this before starting a long computation."""
     file = file_to_write(path, key)
     if not os.path.isdir(file.parent):
         raise InputError(
@@ -81,7 +81,7 @@ def file_in_folder(path: str | os.PathLike[str], key: str = "out") -> Path:
 
 
 def file_to_write(path: str | os.PathLike[str], key: str = "out") -> Path:
-    """Return the path of a file to write, which the user gave as `key`.
+    """Return the path of a file to write, given by the user as `key`.
 
     Raises InputError if the path does not name a file, or names a file that only run folders contain.
     """

@@ -23,7 +23,7 @@ TOKEN = re.compile(r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")(?P<colon>\s*:)?|(?P<brac
 
 
 class Fault(ValueError):
-    """An error in a JSON text, with line and column; the caller adds the file and what to do.
+    """An error in a JSON text, with line and column; the caller adds the file name and the remedy.
 
     `kind` is `syntax`, `depth`, `key` (a repeated key) or `number`; `found` is the text at that position.
     """
@@ -35,7 +35,7 @@ class Fault(ValueError):
 
 
 def strict_loads(text: str, infinite: bool = False) -> Any:
-    """Return the values of a JSON text; with `infinite`, numbers too large for a float become infinity, for a range check to reject.
+    """Return the values of a JSON text; with `infinite`, numbers too large for a float become infinity, which a range check can reject.
 
     Raises Fault for invalid JSON, and for repeated keys, NaN, very long numbers and deep nesting, which Python's parser accepts.
     """
@@ -68,7 +68,7 @@ def strict_loads(text: str, infinite: bool = False) -> Any:
 
 
 def _number_problem(word: str, infinite: bool) -> str:
-    """Return why a token outside of strings is rejected, or an empty string."""
+    """Return the reason why a token outside strings is rejected, or an empty string."""
     digits = word.lstrip("-")
     if digits in ("NaN", "Infinity"):
         return f"{word} is not a finite number"
@@ -97,7 +97,7 @@ as_list = reader(lambda value: isinstance(value, list), "a list")
 
 
 def number(low: float, high: float, *, whole: bool = False, above: bool = False) -> ValueReader:
-    """Return a reader of numbers from `low` (with `above`, excluding it) to `high`."""
+    """Return a reader of numbers from `low` to `high`; with `above`, `low` is excluded."""
     kinds = (int,) if whole else (int, float)  # but not bool, which is a subclass of int
     bounds = f"above {low:g}, up to {high:g}" if above else f"from {low:g} to {high:g}"
     return reader(
@@ -112,7 +112,7 @@ def record(
     required: Mapping[str, ValueReader | None],
     optional: Mapping[str, ValueReader | None] | None = None,
 ) -> dict[str, Any]:
-    """Read the fields of an object with their readers, and return them in the order of the readers; None accepts any value.
+    """Read the fields of an object with their readers, and return them in the readers' order; a reader that is None accepts any value.
 
     Raises InputError for an unknown field (naming the nearest), a missing field, or a value that its reader rejects.
     """
@@ -136,12 +136,12 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 
 def quote_value(value: Any) -> str:
-    """Return a value as messages quote it: short and on one line."""
+    """Format a value for a message, short and on one line."""
     return shorten(repr(value))
 
 
 def dump(value: Any, indent: str = "") -> str:
-    """Return JSON with one line per entry of an object or of a list nested at least three deep; other values take one line.
+    """Return JSON with a line for each entry of an object, or of a list nested at least three levels deep; other values take one line.
 
     Raises ValueError for NaN or infinity.
     """

@@ -40,7 +40,7 @@ class RunFile:
     PAGE: Final = "report.md"
     """Report of `rapdarts find`, a page in Markdown."""
     PLAN: Final = "plan.json"
-    """Plan of the work of `rapdarts find`."""
+    """Work plan of `rapdarts find`."""
     RANKING: Final = "ranking.json"
     """Genotypes of a ranking, best first."""
     RESULT: Final = "result.json"
@@ -54,7 +54,7 @@ RUN_FILES = frozenset(name for key, name in vars(RunFile).items() if key.isupper
 
 
 def begun(folder: Path) -> bool:
-    """Return whether a run in this folder has saved anything that could be lost or resumed."""
+    """Return whether a run in this folder has saved a checkpoint, metrics or a result."""
     record = folder / RunFile.METRICS
     saved = any((folder / name).exists() for name in (RunFile.CHECKPOINT, RunFile.RESULT))
     return (folder / RunFile.CONFIG).exists() and (saved or (record.exists() and record.stat().st_size > 0))
@@ -67,7 +67,7 @@ def part_of(path: Path, step: str) -> Path:
 
 
 def run_of(path: Path) -> Path | None:
-    """Return the folder of the run that wrote the network file `path`, directly or into its trained/NUMBER; None if there is none."""
+    """Return the run folder that contains the network file `path`, at its top level or in trained/NUMBER, or None."""
     folders = [path.parent]
     if path.absolute().parent.parent.name == "trained":
         folders.append(path.absolute().parents[2])

@@ -134,7 +134,7 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _problem(value: str, plain: bool, text: bool) -> str:
-    """Return why a scalar is rejected, or an empty string; `plain` means without quotes, `text` that YAML reads it as a string."""
+    """Return the reason why a scalar is rejected, or an empty string; `plain`: it has no quotes; `text`: YAML reads it as a string."""
     if "${" in value:
         return "'${' is not supported; write the value"
     if not plain:

@@ -1,4 +1,4 @@
-"""Settings of a random baseline, which are those of a search if `search.random.like` names one."""
+"""Settings of a random baseline, taken from a search if `search.random.like` names one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ KEPT = ("primitives", "rule", "max_skips", "derive_none", "skip_paths", "spend",
 
 
 def as_searched(config: Experiment, like: Found) -> Experiment:
-    """Return the experiment of a baseline with the settings that determine which cells the search `like` could have found.
+    """Return the experiment of a baseline with the settings of the search `like` that determine which cells it can find.
 
-    These are the space and primitives, the cap on skips, the budgets, `spend`, and the settings for counting costs. If `like` is
-    not a search, returns `config` unchanged. Raises InputError for a different space, or for budgets or KEPT settings that
-    differ from those of the search.
+    These are the space and primitives, the cap on skips, the budgets, `spend`, and the settings for counting costs. If `like`
+    is not a search, returns `config` unchanged. Raises InputError if the space, or a budget or KEPT setting given for the
+    baseline, differs from that of the search.
     """
     folder = like.folder
     if folder is None or not os.path.isfile(folder / RunFile.ALPHAS):

@@ -1,4 +1,4 @@
-"""Derivation of another genotype from finished searches, with their settings and tables and the user's changes."""
+"""Derivation of another genotype from finished searches, optionally with changed settings."""
 
 from __future__ import annotations
 

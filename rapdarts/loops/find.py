@@ -38,7 +38,7 @@ from rapdarts.training.run import Run
 SLOWER = 1.25
 """Factor by which a step may exceed its planned time before this is reported."""
 IMPORTANT = 10.0
-"""Delay in seconds that is not reported, because starting even a short step takes a few seconds."""
+"""Further delay in seconds that is tolerated, because even a short step takes a few seconds to start."""
 
 
 @dataclass

@@ -204,7 +204,7 @@ def summary(work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any
 
 
 def proven(work: Work, plan: Plan, results: Mapping[str, Any], reference: ReferenceBlueprint) -> dict[str, Any]:
-    """Return the comparison with the best random cell and with the reference network, on the same test images.
+    """Compare the final network with the best random cell and the reference network on the same test images.
 
     If the training of an opponent diverged, its entry has only the reason, under "diverged".
     """

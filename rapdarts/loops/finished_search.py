@@ -33,7 +33,7 @@ from rapdarts.strategy.rule import Rule, derivable, rule_of
 from rapdarts.training.checkpoint import origin_of
 
 OF_CONFIGURATION = ("config_sha256", "strategy", "seed", "seeds")
-"""Facts about the configuration of a search, which are unknown for a search of another program."""
+"""Facts about the configuration of a search that are unknown if another program ran the search."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class FinishedSearch:
     """Result of one finished search, or of several combined.
 
     `full` is the space that was searched, `left` the same space with the remaining candidates, and `weights` the mixing
-    weights of each replica (kinds, edges, primitives). `settings` are the settings of the derivation, and `skeleton`
-    is the skeleton of the prices. `fingerprint` identifies the images; it is empty if the checkpoint is missing. `source` is the
-    name of the file for a search of another program, and empty for a search of rapdarts. `latency` is a table that was measured
-    because the settings do not name one.
+    weights of each replica (kinds, edges, primitives). `settings` are the settings of the derivation, and `skeleton` is the
+    skeleton for which costs are counted. `fingerprint` identifies the images; it is empty if the checkpoint is missing.
+    `source` is the file name of a search by another program, and empty for a search by rapdarts. `latency` is a table
+    that was measured because the settings do not name one.
     """
 
     config: Experiment
@@ -65,7 +65,7 @@ class FinishedSearch:
 
     @cached_property
     def table(self) -> PriceTable:
-        """The prices at the skeleton."""
+        """The price table for the skeleton."""
         return prices(self.settings, self.full, self.skeleton, measured=self.latency)
 
     @property
@@ -93,8 +93,8 @@ class FinishedSearch:
 def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Space) -> FinishedSearch:
     """Read the alphas.json of a search and the settings next to it, with the changes in `options`.
 
-    `is_run` is True if the user passed the run folder, which must then have a configuration. The file may also hold the
-    arrays of another program for `space`. Raises InputError.
+    `is_run` is True if the user passed the run folder, which must then have a configuration. The file may also hold arrays
+    that another program wrote for `space`. Raises InputError.
     """
     if is_foreign(file) and not is_run:
         return _of_arrays(file, options, space)
@@ -113,7 +113,7 @@ def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Spac
 
 
 def _of_arrays(file: Path, options: DeriveConfig, space: Space) -> FinishedSearch:
-    """Return the search of another program whose architecture parameters are in a file. Raises InputError."""
+    """Return the search of another program, read from a file with its architecture parameters. Raises InputError."""
     if not file.is_file():
         raise InputError(f"there is no file {file}; check its path.")
     if space is None:
@@ -133,7 +133,7 @@ def _of_arrays(file: Path, options: DeriveConfig, space: Space) -> FinishedSearc
 def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> FinishedSearch:
     """Combine several searches into one with all their replicas; `words` are the user's names for them.
 
-    Raises InputError unless all have the same space, data and skeleton, and no search is given twice.
+    Raises InputError if their spaces, data or skeletons differ, or if a search is given twice.
     """
     first = searches[0]
     for word, other in zip(words[1:], searches[1:], strict=True):
@@ -148,7 +148,7 @@ def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> Finish
         known = first.fingerprint and other.fingerprint and first.config.data.fraction == 1
         if known and first.fingerprint != other.fingerprint:
             raise InputError(
-                f"{shorten(word)} and {shorten(words[0])} searched on different images (fingerprints {other.fingerprint[:12]}"
+                f"{shorten(word)} and {shorten(words[0])} used different images (fingerprints {other.fingerprint[:12]}"
                 f" and {first.fingerprint[:12]}); only runs on the same data can be averaged."
             )
     learned = [(one.left, weights) for one in searches for weights in one.weights]

@@ -15,13 +15,13 @@ from rapdarts.errors import InputError
 
 
 def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:
-    """Return a function that puts data passed by a program on a device, or None if `data` is None.
+    """Return a function that loads a program's data onto a device, or None if `data` is None.
 
     Raises InputError for `test` without `data`.
     """
     if data is None:
         if test is not None:
-            raise InputError("test= is passed without data=; pass both or neither.")
+            raise InputError("test= is passed without data=; pass data= too, or leave out test=.")
         return None
     read = read_in_memory(config.data, data, test)
 

@@ -147,8 +147,8 @@ def run_retraining(
 ) -> Retrained:
     """Train the network `found` from scratch; `space` is None for a reference network.
 
-    With `priced`, a genotype is built at the skeleton it was priced at, if that skeleton fits the images. Processes started by
-    torchrun train the network together. The other arguments are those of `run_search`. Raises InputError before a run
+    With `priced`, a genotype is built at the skeleton for which its costs were counted, if that fits the images. Processes started
+    by torchrun train the network together. The other arguments are those of `run_search`. Raises InputError before a run
     folder is created, and afterwards the errors of `retrain` and `open_run`.
     """
     with joined(config.device) as process_group:
@@ -203,7 +203,8 @@ def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
 def said_before(data: DataSet, lines: Sequence[str], config: Experiment, screen: Screen) -> Sequence[str]:
     """Print the lines about the data and then `lines`, before the budgets are checked or latency is measured.
 
-    Returns the lines about the data to print later, when the run folder is created; there are none in a run within another run.
+    Returns the lines about the data that are still to be printed when the run folder is created; a run within another run has
+    none.
     """
     if data.described or (not lines and not lacks_table(config.search)):
         return data.lines

@@ -30,13 +30,13 @@ OVERHEAD = 2
 (docs/performance.md). On a GPU, the CUDA graph has its own memory pool in addition to that of the eager steps before the capture."""
 
 CHECKPOINT_OVERHEAD = 1.4
-"""Additional factor if cells are recomputed, because short-lived tensors leave more gaps between the others (docs/performance.md)."""
+"""Additional overhead factor if cells are recomputed: short-lived tensors leave more gaps in memory (docs/performance.md)."""
 
 LIBRARY_BYTES = 50_000_000
-"""Bytes that the first steps of a process take on a CPU, whatever they compute, for torch's own code and tables."""
+"""Bytes that torch's own code and tables take in the first steps of a process on a CPU, whatever the steps compute."""
 
 PROBE = (16, 8, 8)
-"""Size (channels, height, width) of the images for comparing primitives."""
+"""Size (channels, height, width) of the images used to compare primitives."""
 
 NO_ESTIMATE = (RuntimeError, TypeError, ValueError, MemoryError)
 """Errors raised if a user's primitive depends on the values of its input, or if the estimate itself runs out of memory."""
@@ -77,7 +77,7 @@ def training_within_memory(settings: RetrainConfig) -> Iterator[None]:
         keys = [f"retrain.batch={half} with retrain.accumulate={2 * settings.accumulate}"] if half >= 2 else []
         keys += ["retrain.amp=bf16"] if settings.amp == "none" else []
         advice = f"set {' or '.join(keys)}" if keys else "use a smaller network"
-        raise DeviceError(f"out of memory at batch {settings.batch}: {advice}.") from error
+        raise DeviceError(f"out of memory at batch size {settings.batch}: {advice}.") from error
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class MemoryEstimate:
     free: int | None  # bytes
 
     def summary(self) -> str | None:
-        """Return a line with the memory that a step of the largest stage takes and the free memory; None if there is no estimate."""
+        """Return a line with the free memory and the memory for a step of the largest stage; None if there is no estimate."""
         settings = self.config.search
         try:
             stage = self.largest_stage()
@@ -99,7 +99,7 @@ class MemoryEstimate:
         except NO_ESTIMATE:
             return None
         cells, takes = settings.layers[stage], show_bytes(self.process_bytes(found))
-        text = f"a step will take about {takes} ({self.stage_name(stage)}: {cells} cells, batch {settings.batch})"
+        text = f"a step will take about {takes} ({self.stage_name(stage)}: {cells} cells, batch size {settings.batch})"
         if self.free is None:
             return text
         batch = self.largest_batch(found)
@@ -114,7 +114,7 @@ class MemoryEstimate:
         fits = 3 * batch // 4  # the full batch did not fit, whatever the estimate says
         with suppress(*NO_ESTIMATE):
             fits = min(fits, self.largest_batch(self.footprint(stage)))
-        return f"out of memory in {self.stage_name(stage)} at batch {batch}: {self.advice(fits)}."
+        return f"out of memory in {self.stage_name(stage)} at batch size {batch}: {self.advice(fits)}."
 
     def stage_name(self, stage: int) -> str:
         """Return the name of a stage for messages, which count stages from 1."""
@@ -143,7 +143,7 @@ class MemoryEstimate:
         return max(range(len(settings.layers)), key=weight)
 
     def footprint(self, stage: int) -> Footprint:
-        """Return the footprint of a stage with the candidates that store the most activations; pruning may leave any candidates."""
+        """Return the footprint of a stage with the candidates that store the most activations, because pruning may keep any."""
         order = np.argsort(self.saved_bytes, kind="stable")
         largest = np.isin(np.arange(len(order)), order[-self.config.search.candidates[stage] :])
         space = self.space.narrowed(self.space.mask & largest)
@@ -164,7 +164,7 @@ class MemoryEstimate:
 
     @property
     def overhead(self) -> tuple[int, float]:
-        """Fixed bytes of a process, and bytes for each byte of live tensors."""
+        """Fixed number of bytes that the process takes, and number of bytes for each byte of live tensors."""
         settings, on_host = self.config.search, self.data.train.labels.device.type == "cpu"
         captured = not (settings.unrolled or settings.checkpoint)
         each = OVERHEAD if on_host or captured else 1

@@ -32,7 +32,7 @@ from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
 MOST_DRAWS = 20
-"""Maximum number of draws per requested genotype; drawing stops after these, even with too few different genotypes."""
+"""Maximum number of draws per requested genotype; drawing then stops, even if too few different genotypes were found."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def draw(
 def random_baseline(config: Experiment, drawn: Draw, data: DataSet, run: Run) -> dict[str, Any]:
     """Train each of the random genotypes with the retraining recipe.
 
-    Writes genotypes.json, and the files of each network into trained/1, trained/2, ... Returns the accuracies of the
-    networks, and their mean, its 95 % interval and the standard deviation over the genotypes whose training did not diverge.
-    Raises DivergedError if all diverged, and Preempted if a signal stops the run.
+    Writes genotypes.json, and the files of each network into trained/1, trained/2, ... Returns the accuracies of the networks
+    and, over the genotypes whose training did not diverge, the mean, its 95 % interval and the standard deviation. Raises
+    DivergedError if all diverged, and Preempted if a signal stops the run.
     """
     count = len(drawn.blueprints)
     run.screen.say(f"{count} {drawn.words}")
@@ -153,7 +153,7 @@ def draw_genotypes(
 def distinct_genotypes(
     space: SearchSpace, count: int, seed: int, budgets: Budgets | None, max_skips: int | None
 ) -> list[Genotype]:
-    """Draw up to `count` different random genotypes that meet the budgets and the cap on skips; fewer if they keep repeating.
+    """Draw up to `count` different random genotypes that meet the budgets and the cap on skips; fewer if the draws keep repeating.
 
     Raises InputError for an upper bound that no genotype meets.
     """

@@ -30,7 +30,7 @@ from rapdarts.training.run import Run
 
 @dataclass(frozen=True)
 class RankingEntry:
-    """A genotype to rank, the runs it comes from, and its best score in these runs, which is the sum of its log mixing weights.
+    """A genotype to rank, the runs it comes from, and its best score (sum of log mixing weights) in these runs.
 
     `own` marks the genotype that a search derived. `score` is None for a genotype that the user named.
     """
@@ -65,7 +65,7 @@ def sorted_pairs(node: Sequence[tuple[str, int]]) -> tuple[tuple[int, str], ...]
 
 
 def choose_entries(found: Sequence[RankingEntry], count: int) -> list[RankingEntry]:
-    """Return each genotype once: all named ones, then the `count` best of the searches, with derived genotypes first."""
+    """Return each genotype once: all named ones, then the `count` best from the searches, derived genotypes first."""
     once: dict[tuple[Any, ...], RankingEntry] = {}
     for one in found:
         same = once.setdefault(one.cells, one)
@@ -84,7 +84,7 @@ def choose_entries(found: Sequence[RankingEntry], count: int) -> list[RankingEnt
 def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
     """Return a data set whose `train` and `test` are two parts of the training set; the real test set is left out.
 
-    All seeds of a ranking share the parts, so that differences between networks do not come from different images.
+    All seeds of a ranking use the same parts, so that differences between networks do not come from different images.
     """
     first, second = split(data.train.labels, config.rank.train_fraction, config.seed, "ranking", data.class_names)
     return replace(data, train=data.train.take(first), test=data.train.take(second))
@@ -179,7 +179,7 @@ def train_all(
 
 
 def correct_images(trained: Trained | None) -> dict[str, Any]:
-    """Return the outcome of a training for the checkpoint: a mask (n,) of correctly classified images, or None if it diverged."""
+    """Return the outcome of a training, to be saved in the checkpoint: a mask (n,) of correctly classified images; None if it diverged."""
     return {"right": trained.correct if trained else None}
 
 
@@ -238,9 +238,10 @@ ERRORS = ("standard_error", "standard_error_images", "standard_error_seeds")
 def estimate(values: np.ndarray) -> dict[str, Any]:
     """Return the mean of `values` (seeds, images) and its standard errors over images, over seeds (None for one seed), and over both.
 
-    The error over images is the standard error of the images' means over seeds; for one seed, it is the binomial error. The joint
-    error is the square root of the sum of their squares. It is slightly too large, because both include part of the variation between
-    trainings. The difference between two networks on the same images has a smaller error than their own errors suggest.
+    The error over images is the standard error of the images' means over seeds; for one seed, it is the binomial error. The
+    joint error is the square root of the sum of the squares of these two errors. It is slightly too large, because both
+    errors include part of the variation between trainings. The difference between two networks on the same images has a
+    smaller error than the errors of the networks suggest.
     """
     seeds, images = values.shape
     over_images = float(values.mean(0).std() / math.sqrt(images))

@@ -31,7 +31,7 @@ def entries_of(
 ) -> list[RankingEntry]:
     """Return the entries of a ranking: all named genotypes and the best genotypes of the searches, each once.
 
-    All costs are counted as in the first search, but on the hardware of `config` if `own_hardware` is set.
+    All costs are counted as in the first search, but for the hardware of `config` if `own_hardware` is set.
     """
     runs = searches(targets)
     found: list[RankingEntry] = []
@@ -47,7 +47,7 @@ def entries_of(
 
 
 def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) -> list[RankingEntry]:
-    """Return entries for the derived genotype of a search and for its best other genotypes (rule `exact`) within its budgets.
+    """Return entries for the genotype that a search derived and for the other best genotypes (rule `exact`) within the search's budgets.
 
     Raises InputError for a search on different data.
     """
@@ -71,7 +71,7 @@ def _named(target: str | Genotype, space: Space) -> RankingEntry:
 
 
 def _refuse_other_data(folder: Path, skeleton: Skeleton, config: Experiment, data: DataSet) -> None:
-    """Raise InputError if a search, priced at `skeleton`, did not use the data of the ranking."""
+    """Raise InputError if a search, whose skeleton is `skeleton`, did not use the data of the ranking."""
     searched = resolve.experiment_of_run(folder)
     pairs = [(f"data.{name}", getattr(searched.data, name), getattr(config.data, name)) for name in ("name", "size")]
     pairs += [("images", skeleton.image, data.image), ("classes", skeleton.classes, data.classes)]

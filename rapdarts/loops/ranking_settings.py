@@ -24,7 +24,7 @@ SHOWN = ("macs", "params")
 
 
 def experiment_of_ranking(folder: Path, pairs: Pairs) -> tuple[Experiment, bool]:
-    """Return the experiment of the search in a folder, with a short recipe and then `pairs` applied, and a flag.
+    """Return the experiment of the search in a folder, changed by a short recipe and then by `pairs`, and a flag.
 
     The flag tells whether `pairs` set the hardware. Raises InputError for a key that does not apply to a ranking.
     """
@@ -52,7 +52,7 @@ def searches(targets: Sequence[str | Genotype]) -> list[Path]:
 
 
 def check_keys(given: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    """Raise InputError for a key of the search that does not apply to a ranking; `names` are the full names of `given` keys."""
+    """Raise InputError for a key of the search that does not apply to a ranking; `names` maps the `given` keys to full names."""
     for key, name in names.items():
         if name.startswith("search.budget."):
             raise InputError(
@@ -65,7 +65,7 @@ def check_keys(given: Mapping[str, Any], names: Mapping[str, str]) -> None:
 
 
 def short_presets(own: Experiment) -> list[tuple[str, Any]]:
-    """Return the settings that a ranking changes in its experiment: the recipe `fast`, unless its own recipe is at least as short.
+    """Return the settings that a ranking changes in its experiment: the recipe `fast`, unless the search's recipe is at least as short.
 
     A recipe may also set the skeleton and the crops, but a ranking keeps those of the search.
     """

@@ -1,7 +1,7 @@
 """Results of runs: the genotype or the accuracy, the costs, and the files that hold them.
 
 The functions of the package accept a result as input, through its `folder`, `genotype` or `file` (`lookup.word_of`). `space`
-is the user's own space, or None for a space of the package; functions that take the result use it too.
+is the user's own space, or None for a space of the package; functions that accept the result use this space.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Searched:
 
     @property
     def genotype(self) -> Genotype:
-        """The derived genotype, with the skeleton at which it was priced."""
+        """The derived genotype, with the skeleton for which its costs were counted."""
         return self.derivation.genotype
 
     @property
@@ -85,7 +85,7 @@ class Ranked:
 
 @dataclass(frozen=True, repr=False)
 class RandomBaseline:
-    """Accuracies of random genotypes of a given cost. `report` is the content of result.json."""
+    """Result of a random baseline: accuracies of random genotypes with a given cost. `report` is the content of result.json."""
 
     report: dict[str, Any]
     folder: Path
@@ -103,7 +103,7 @@ class RandomBaseline:
 class Retrained:
     """Result of a retraining: test accuracy of the final weights, and of the `best` weights if images were held out to choose them.
 
-    `report` is the content of result.json, which only the process with `is_main` writes.
+    `report` is the content of result.json. Only the process with `is_main` set writes this file.
     """
 
     test: Evaluation
@@ -183,7 +183,7 @@ class FoundNetwork:
 
 @dataclass(frozen=True, repr=False)
 class Evaluated:
-    """Quality of a trained network on test images. `report` holds every measure by name, and `words` holds the same as text."""
+    """Quality of a trained network on test images. `report` holds every measure by name, and `words` is the same report as text."""
 
     report: dict[str, Any]
     words: str
@@ -195,7 +195,7 @@ class Evaluated:
 
     @property
     def costs(self) -> Costs:
-        """Cost of the network in every resource that its file records."""
+        """Cost of the network in every resource recorded in its file."""
         return Costs(self.report["costs"])
 
     def __repr__(self) -> str:
@@ -228,7 +228,7 @@ class Measured:
     words: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the times of the primitives, as JSON values."""
+        """Return everything except the times of the primitives, as JSON values."""
         return self.table.head()
 
     def __repr__(self) -> str:

@@ -99,7 +99,7 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
     """Train a network from scratch with the recipe in `config.retrain`, and test it once, at the end.
 
     The network returned has the weights of the last epoch, or their moving average. `what` names the training in progress
-    lines. Raises DivergedError if a loss or weight stops being finite, and Preempted if a signal stops the run.
+    lines. Raises DivergedError if a loss or weight becomes infinite or NaN, and Preempted if a signal stops the run.
     """
     settings, device = config.retrain, data.train.labels.device
     batches, held_out = training_batches(config, data, run.process_group)
@@ -264,7 +264,7 @@ def training_batches(
     """Return the training batches, and the indices (n,) of training images held out to choose the best weights.
 
     The indices are empty if the validation fraction is 0. Raises InputError if a batch is larger than the set of images it is
-    drawn from or too small for the number of processes, or if batch norms that processes share would be compiled.
+    drawn from or too small for the number of processes, or if `compile` is set and processes share batch norms.
     """
     settings, seed = config.retrain, config.seed
     held_out, train = torch.arange(0), torch.arange(len(data.train))

@@ -101,7 +101,7 @@ def cost_facts(
     """Return the costs of an epoch for its record.
 
     These are the expected costs of the mixture, the `realised` costs of its genotype, the multipliers, and the ratio of the
-    gradient norms of the price and the task loss.
+    price's gradient norm to that of the task loss.
     """
     with torch.no_grad():
         expected = penalty.expected(architecture.expected()).tolist()
@@ -130,7 +130,7 @@ def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[st
 
 
 def norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the joint Euclidean norm, a scalar, of tensors of any shapes."""
+    """Return the joint Euclidean norm, a scalar, of tensors of any shape."""
     return torch.stack([gradient.norm() for gradient in gradients]).norm()
 
 

@@ -24,9 +24,9 @@ def retrain_once(
 ) -> dict[str, Any]:
     """Retrain a network as a stage of the run, write its files into `folder`, and return its `outcome`.
 
-    The outcome consists of plain values and tensors. If the stage is already finished, the outcome is read from the checkpoint.
-    If the training diverges, it is `outcome(None)` with the reason under "diverged", and no files are written. Raises Preempted
-    if a signal stops the run.
+    The outcome consists of plain values and tensors. If the stage is already finished, the outcome is read from the
+    checkpoint. If the training diverges, the result is `outcome(None)` with the reason under "diverged", and no files are
+    written. Raises Preempted if a signal stops the run.
     """
 
     def train() -> dict[str, Any]:

@@ -60,9 +60,9 @@ def drop_paths(paths: int, images: int, rate: Tensor) -> Tensor:
 class AuxiliaryHead(nn.Module):
     """A second classifier in the middle of the network, used only in training: (n, inputs, h, w) to (n, classes).
 
-    Proposed by Szegedy et al. 2015; the layers are as in the code of Liu et al. 2019. It is designed for
-    feature maps that a 5x5 average pool (stride 3, or 2 after the imagenet stem) reduces to 2x2. For maps of any other
-    `size`, an adaptive pool replaces the average pool, and `adaptive` is set.
+    It was proposed by Szegedy et al. 2015; the layers are as in the code of Liu et al. 2019. It is designed for feature maps that
+    a 5x5 average pool (stride 3, or 2 after the imagenet stem) reduces to 2x2. For maps of any other `size`, an adaptive pool
+    replaces the average pool, and `adaptive` is set.
     """
 
     def __init__(self, inputs: int, size: tuple[int, int], stride: int, classes: int) -> None:
@@ -88,9 +88,9 @@ class AuxiliaryHead(nn.Module):
 class DerivedNetwork(nn.Module):
     """The network that a genotype describes: `network(images)` returns the logits.
 
-    In training, a network with an auxiliary head returns the pair (logits, auxiliary logits) instead. `paths` is the
-    number of edges that can be dropped in training, which are all except identities. Pass the scales that `drop_paths` draws
-    as `kept`.
+    In training, a network with an auxiliary head returns the pair (logits, auxiliary logits) instead. `paths` is the number of
+    edges that can be dropped in training, that is, all edges except identities. Pass the scales that `drop_paths` draws as
+    `kept`.
     """
 
     def __init__(self, genotype: Genotype, space: SearchSpace, skeleton: Skeleton, auxiliary: bool = False) -> None:
@@ -114,7 +114,7 @@ class DerivedNetwork(nn.Module):
         self.auxiliary_layer = skeleton.auxiliary_layer
 
     def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Map images (n, c, h, w) and scales `kept` (paths, n) to logits (n, classes), or to the pair of logits."""
+        """Map images (n, c, h, w) and scales `kept` (paths, n) to logits (n, classes), or to the pair (logits, auxiliary logits)."""
         rows = [None] * len(self.cells) if kept is None else kept.split(self.paths_of_cells)
         extra = None
         older, newer = self.stem(images)

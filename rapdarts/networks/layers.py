@@ -113,9 +113,9 @@ class OffsetConvs(nn.Module):
 class ResidualBlock(nn.Module):
     """The reduction between single-input cells: (n, inputs, h, w) to (n, C, ceil(h/2), ceil(w/2)).
 
-    Adds the output of two 3x3 convolutions, the first with the stride, to the output of a shortcut, which consists of an
-    average pool and a 1x1 convolution (He et al. 2016; the shortcut as in Dong and Yang 2020, section 2.1). The batch norms are
-    affine in the supernet too, because the block has no mixing weights.
+    Adds the outputs of two branches: two 3x3 convolutions, the first of them strided (He et al. 2016), and a shortcut with an
+    average pool and a 1x1 convolution (Dong and Yang 2020, section 2.1). The batch norms are affine in the supernet too, because
+    the block has no mixing weights.
     """
 
     def __init__(self, plan: CellPlan) -> None:

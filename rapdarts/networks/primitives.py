@@ -75,7 +75,7 @@ def dil_conv(kernel: int) -> Factory:
 
 
 def bottleneck(kernel: int) -> Factory:
-    """A 1x1 convolution to a quarter of the channels, a k x k with the stride, and a 1x1 to all channels (He et al. 2016, figure 5)."""
+    """1x1, strided k x k and 1x1 convolutions; the first two have a quarter of the output channels (He et al. 2016, figure 5)."""
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         narrow = max(1, channels // 4)

@@ -64,7 +64,7 @@ def bypass(x: Tensor, stride: int) -> Tensor:
 
 
 class SkipDropout(nn.Module):
-    """Elementwise dropout after `skip_connect` with stride 1, in training (Chen et al. 2019, section 3.3).
+    """Elementwise dropout after `skip_connect` with stride 1, during training (Chen et al. 2019, section 3.3).
 
     All masks of a cell are drawn in one call from torch's generator, which the training loop reseeds at every step, so
     that both implementations of the supernet drop the same elements.
@@ -148,7 +148,7 @@ class SuperCell(nn.Module):
 
 
 class Supernet(nn.Module):
-    """All networks of a space in one, with the depth and width of `skeleton`.
+    """All networks of a space in one network, with the depth and width of `skeleton`.
 
     `dropout.rate` is the dropout rate after stride-1 skips in training; the search loop lowers it every epoch. 1/`partial`
     of the channels go through the mixed operations; `partial` must divide the number of channels. With `checkpoint`,

@@ -9,7 +9,7 @@ import numpy as np
 from rapdarts.reports.plots import encoded, new_figure
 
 MOST_NUMBERS, MOST_NAMES, LETTERS = 20, 50, 24
-"""Maximum number of classes with counts in the cells, maximum number with all names, and maximum length of a name."""
+"""Maximum number of classes for which counts are shown, maximum number for which all names are shown, and maximum length of a name."""
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str], heading: str, suffix: str) -> bytes:

@@ -20,7 +20,7 @@ from rapdarts.reports.text_table import aligned, missing
 
 
 def describe_search(report: Mapping[str, Any]) -> str:
-    """Format the report of a search: the rule, the genotype, the costs of genotype and mixture, and the budgets."""
+    """Format the report of a search: the rule, the genotype, the costs of the genotype and the mixture, and the budgets."""
 
     def cell(costs: Mapping[str, float], name: str) -> str:
         return show(costs[name], name) if name in costs else "-"
@@ -98,7 +98,7 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
         )
     lines = aligned(cells, left=(0, len(networks) + 1))
     lines += [
-        f"{network.name} is an ONNX graph: bytes are those in the file, and costs shown as - are not counted"
+        f"{network.name} is an ONNX graph: bytes are those of the weights in the file, and costs shown as - are not counted"
         for network in networks
         if isinstance(network, GraphCosts)
     ]
@@ -169,7 +169,7 @@ def describe_space_prices(prices: dict[str, Any]) -> str:
     networks.append(line("all edges at once", prices["plain_sum"]))
     networks += [line(f"{name} only", values) for name, values in prices["one_primitive"].items()]
 
-    on_edges = [("price per edge, over all cells of a kind", *names)]
+    on_edges = [("price of a primitive on an edge, summed over the cells of a kind", *names)]
     for name, kinds in prices["prices"].items():
         if name == NONE:  # none costs nothing
             continue

@@ -54,7 +54,7 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
 
 
 def accuracy_of(values: Mapping[str, Any]) -> str:
-    """Return the test accuracy among the results of an evaluation, with its 95 % interval, as text."""
+    """Return the test accuracy of an evaluation, with its 95 % interval, as text."""
     return percent(values["test_accuracy"], values["interval"], f", n = {values['n']}")
 
 
@@ -84,7 +84,7 @@ def describe_export(values: Mapping[str, Any]) -> str:
         lines += [f"{name}: test accuracy {accuracy_of(side)}, {side['bytes']:,} bytes" for name, side in rows]
         kept = values["weights"]
         lines.append(
-            f"int8: weights take {kept['bytes']:,} bytes ({kept['priced']:,} as priced at precision=8), with biases and folded batch"
+            f"int8: weights take {kept['bytes']:,} bytes (priced at {kept['priced']:,} with precision=8), with biases and folded batch"
             f" norms at 32 bits; scales and zero points take {kept['scales']:,} bytes"
         )
     return "\n".join([*lines, size])

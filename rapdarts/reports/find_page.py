@@ -45,7 +45,7 @@ def proof_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def outcome(other: Mapping[str, Any]) -> str:
-    """Return the test accuracy of another network and how it compares on the same images, with interval and McNemar's p."""
+    """Return another network's test accuracy and its comparison, on the same images, with the final network, as text."""
     if "compared" not in other:
         return f"its training diverged ({other['diverged']})"
     found = other["compared"]
@@ -59,7 +59,7 @@ def outcome(other: Mapping[str, Any]) -> str:
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """Return the report of a run as a page in Markdown, which shows the drawing cell.svg next to it."""
+    """Return the report of a run as a page in Markdown, which embeds cell.svg from the same folder."""
     onnx = f"the same network for ONNX Runtime ({report['export']['bytes']:,} bytes), with a model card next to it"
     files = [
         ("network/network.safetensors", "the trained network, for `rapdarts.load`, `evaluate` and `export`"),

@@ -21,7 +21,7 @@ COLOURS = ("#1f5fb4", "#16784a", "#b8450b", "#7b3aa6")
 
 @dataclass(frozen=True)
 class Panels:
-    """The panels of a network: a heading, the labels of its layers, and for each panel title a value per layer."""
+    """The panels of a network: a heading, the labels of its layers, and the values of the layers by panel title."""
 
     heading: str
     labels: Sequence[str]
@@ -29,7 +29,7 @@ class Panels:
 
 
 def picture_to_write(path: str) -> Path:
-    """Return the path of an image file to write; call this before long work. Raises InputError if the path is unusable."""
+    """Return the path of an image file to write; call this before a long computation. Raises InputError if the path is unusable."""
     if Path(path).suffix.lower() not in SUFFIXES or not Path(path).stem:
         raise InputError(f"plot={path} is not an image file; use a path that ends in one of {', '.join(SUFFIXES)}.")
     return file_in_folder(path, "plot")

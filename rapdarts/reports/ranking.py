@@ -46,7 +46,7 @@ def describe_ranking(result: Mapping[str, Any], resources: Sequence[str]) -> str
 
 
 ACCURACY, BEHIND = ("validation accuracy", "95 % interval"), ("behind the first", "95 % interval")
-"""Headings of an accuracy and of a difference with their intervals."""
+"""Column headings: an accuracy and its interval, and a difference and its interval."""
 
 
 def remarks(result: Mapping[str, Any]) -> list[str]:
@@ -58,7 +58,7 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
     if others:
         within = sum(network["within_error"] for network in result["networks"])
         found += [
-            f"~ marks networks within the error ({within} of {others}): the interval of the difference on the same images includes 0",
+            f"~ marks networks ({within} of {others}) that may be as good as the first: the interval of the difference includes 0",
             f"the first is the best of {others + 1} on these images, so its accuracy on them is probably too high",
         ]
     return found

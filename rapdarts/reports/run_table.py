@@ -23,7 +23,7 @@ ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys(
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """A Markdown table of finished runs, and the reason for each run that was left out."""
+    """A Markdown table of finished runs, and the reasons why other runs were left out."""
 
     text: str
     left_out: list[str]
@@ -36,7 +36,7 @@ class Report:
 
 
 def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
-    """Return a table with a row for each finished run in the given order, and a reason for each folder left out.
+    """Return a table with a row for each finished run in the given order, and the reasons why other folders were left out.
 
     Raises InputError if no folder has a finished run. For a single folder, raises DamagedError if its files are damaged.
     """

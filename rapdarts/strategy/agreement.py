@@ -81,7 +81,7 @@ class Agreement:
         words = (
             f"the {number} replicas agree on {self.same:.3g} of {self.choices} choices (chance: {self.chance:.3g}); the rank"
             f" correlation of their weights is {self.correlation:.2f}, so the mean of {number} other replicas would"
-            f" have a correlation of {self.reliability:.2f} with their mean"
+            f" have a correlation of {self.reliability:.2f} with the mean of these"
         )
         if not self.mostly_noise:
             return words
@@ -134,7 +134,7 @@ def agreement(
 
 
 def contrasts(space: SearchSpace, weights: np.ndarray) -> np.ndarray:
-    """Return the log weight of every candidate minus the mean over its edge, (n,).
+    """Return the log weight of every candidate minus the mean log weight of its edge, (n,).
 
     `weights` are mixing weights (kinds, edges, primitives). Edges with a single candidate are left out. Subtracting the
     mean removes differences between edges that occur in every search: weights are larger on edges with fewer candidates,

@@ -48,10 +48,10 @@ STEP = 0.05
 def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule: Rule) -> tuple[Budgets | None, str]:
     """Return the budgets with a lower bound on the one that binds first, and a remark if the bound is below the share in `rule`.
 
-    A budget can bind if some genotype within the other budgets exceeds it. The first of these budgets to bind is
-    the one with the largest share used by the strongest genotype, according to the mixing `weights` (kinds, edges, primitives).
-    If no budget can bind, there is no lower bound. This check uses all candidates, because those that are left after a stage
-    may be cheap only because of the budget. Raises Infeasible if no genotype is within the budgets.
+    A budget can bind if some genotype within the other budgets exceeds it. The first of these budgets to bind is the one with
+    the largest share used by the strongest genotype, according to the mixing `weights` (kinds, edges, primitives). If no
+    budget can bind, there is no lower bound. Whether a budget can bind is checked with all candidates, because those left
+    after a stage may be cheap only due to the budget. Raises Infeasible if no genotype is within the budgets.
     """
     if budgets is None or not rule.spend:
         return budgets, ""
@@ -77,7 +77,7 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
 
 
 def _can_bind(space: SearchSpace, budgets: Budgets, name: str, rule: Rule) -> bool:
-    """Return whether a genotype within the other budgets, with any skip-only paths, may exceed the budget `name`.
+    """Return whether a genotype within the other budgets may exceed the budget `name`, regardless of its skip-only paths.
 
     The check looks for any genotype over the budget, because finding the most expensive genotype may take minutes.
     """
@@ -121,9 +121,9 @@ def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
 
 
 def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> int:
-    """Return the largest number of channels for which the space's mean network (uniform mixing) meets every budget; 2 if none does.
+    """Return the largest number of channels for which the space's mean network (uniform mixing) meets every budget, but at least 2.
 
-    The cheapest cell would allow a larger width, but that would leave no choice to the search.
+    The cheapest cell would allow a larger width, but would leave the search no choice.
     Raises InputError if the settings have a latency table.
     """
     rule = rule_of(settings, space)
@@ -133,7 +133,7 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
 
     if settings.latency:
         raise InputError(
-            "skeleton.channels=auto cannot be used with a latency table, which is valid for only one width; set it to a number, such as"
+            "skeleton.channels=auto cannot be used with a latency table, which is valid for only one width; set a number, such as"
             " skeleton.channels=16."
         )
     return largest(fits, 2, MOST_CHANNELS) or 2

@@ -46,7 +46,7 @@ class Budgets:
         return all(low <= cost <= high for low, cost, high in zip(self.floors, costs, self.bounds, strict=True))
 
     def without(self, name: str) -> Budgets:
-        """Return the budgets of all other resources."""
+        """Return the budgets of all resources except `name`."""
         rest = [row for row, other in enumerate(self.names) if other != name]
         names = tuple(self.names[row] for row in rest)
         return Budgets(names, self.fixed[rest], self.prices[rest], self.bounds[rest], self.floors[rest])
@@ -65,9 +65,9 @@ class Budgets:
 class Infeasible(InputError):
     """Error for budgets that no genotype meets.
 
-    `cheapest` maps every resource to a genotype with the lowest cost. If each budget can be met alone, this is the cheapest
-    genotype within all other budgets, if there is one. `floors` maps every resource to the cost of its cheapest genotype.
-    Both are empty if no upper bound is the cause.
+    `cheapest` maps every resource to its cheapest genotype. If each budget alone can be met, this genotype also meets all
+    other budgets where possible. `floors` maps every resource to the cost of its genotype in `cheapest`. Both are empty if no
+    upper bound is the cause.
     """
 
     def __init__(self, sentence: str, floors: dict[str, float], cheapest: dict[str, Genotype]) -> None:
@@ -122,7 +122,7 @@ def discretize_exactly(
 def cheapest(
     space: SearchSpace, budgets: Budgets, name: str, max_skips: int | None = None, under: Budgets | None = None
 ) -> Genotype:
-    """Return the genotype with the lowest cost in the resource `name` that meets the cap on skips and the budgets `under`.
+    """Return the genotype with the lowest cost in the resource `name` among those that meet the cap on skips and the budgets `under`.
 
     `budgets` gives the prices; its bounds are ignored. Ties go to the lowest edges, then to the lowest primitives. Raises
     Infeasible if no genotype meets `under` and the cap.
@@ -199,7 +199,7 @@ def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
 
 
 def conditions_in_words(space: SearchSpace, max_skips: int | None) -> str:
-    """Return the conditions on a genotype other than budgets, as text to follow a noun, or "" if there are none."""
+    """Return all conditions on a genotype except budgets, as text to follow a noun, or "" if there are none."""
     skips = [] if max_skips is None else [f"at most {plural(max_skips, 'skip')} in its normal cell"]
     paths = [ONE_SKIP_PATH] if space.skip_paths == "one" else []
     return f" with {' and '.join(skips + paths)}" if skips or paths else ""
@@ -257,7 +257,7 @@ class Program:
         ]
 
     def allows(self, chosen: np.ndarray) -> bool:
-        """Return whether a choice (kinds, edges, primitives) meets the limits, connects all outputs, and has allowed paths."""
+        """Return whether a choice (kinds, edges, primitives) meets the limits, connects all outputs, and has only allowed paths."""
         return self.limits.met_by(chosen) and self._broken(chosen) is None
 
     def best(self, objectives: Sequence[np.ndarray], nodes: int | None = None) -> np.ndarray | None:

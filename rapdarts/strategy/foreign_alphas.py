@@ -27,7 +27,7 @@ NAME = re.compile(
 )
 """Pattern for the names of arrays: alphas_normal, normal, arch.alpha_reduce.0 (for one node) or, for edge weights, betas_reduce."""
 POSITION = re.compile(r"(?:.*[./])?(?:arr_)?(?P<place>[01])")
-"""Pattern for the positions of arrays without names, in a list or a file of numpy.savez; the normal cell comes first."""
+"""Pattern for the positions of arrays without names, in a list or a file from numpy.savez; the normal cell comes first."""
 MOST_NUMBERS = 1_000_000
 DEEPEST = 8
 
@@ -46,7 +46,8 @@ def is_foreign(path: Path) -> bool:
 def read_arrays(path: Path, space: SearchSpace) -> Architecture:
     """Read an architecture from a file with an array (edges, primitives) of parameters for each kind of cell of a space.
 
-    Rows are edges and columns are primitives, both in the order of the space. Raises InputError for other arrays.
+    Rows are edges and columns are primitives, both in the order of the space. Raises InputError if the arrays do not fit the
+    space.
     """
     arrays = _arrays(path)
     alpha = np.stack([_of_kind(arrays, kind, space, path) for kind in space.kinds])

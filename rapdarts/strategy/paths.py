@@ -9,7 +9,7 @@ import numpy as np
 from rapdarts.architecture.space import NONE, SKIP, SearchSpace
 
 ONE_SKIP_PATH = "one skip-only path from input to output"
-"""Text for messages that describes the condition skip_paths=one."""
+"""Description of the condition skip_paths=one for messages."""
 
 
 def connected(space: SearchSpace, chosen: np.ndarray) -> bool:
@@ -18,7 +18,7 @@ def connected(space: SearchSpace, chosen: np.ndarray) -> bool:
 
 
 def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
-    """Return a mask of choices, at least one of which is in every connected cell; None if all outputs are reached.
+    """Return a mask of choices of which every connected cell contains at least one; None if all outputs are reached.
 
     The result is that of `not_crossed` for all primitives except none. `chosen` is one-hot (kinds, edges, primitives), and
     the mask has the same shape.
@@ -29,11 +29,11 @@ def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
 
 
 def not_crossed(space: SearchSpace, chosen: np.ndarray, carrying: Sequence[str]) -> np.ndarray | None:
-    """Return a mask of the choices that would lead from reached to unreached nodes by one of the primitives `carrying`.
+    """Return a mask of the choices that would lead from reached to unreached nodes through one of the primitives `carrying`.
 
     `chosen` is one-hot (kinds, edges, primitives), and the boolean mask has the same shape. It is set only in the first kind
-    of cell that has an output not reached by these primitives. Every cell with all outputs reached contains at least one
-    of the masked choices. Returns None if all outputs are reached.
+    of cell that has an output not reached by these primitives. Every cell in which all outputs are reached contains at least
+    one of the masked choices. Returns None if all outputs are reached.
     """
     carries = np.array([name in carrying for name in space.primitives])
     for kind, cell in enumerate(chosen & carries):

@@ -10,7 +10,7 @@ from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.exact import Budgets, Program, no_genotype
 
 SWEEPS = 30
-"""Average number of times that every node is redrawn between two genotypes; a test checks the resulting distribution."""
+"""Average number of times that each node is redrawn between two genotypes; a test checks the resulting distribution."""
 
 
 def random_cells(
@@ -21,7 +21,7 @@ def random_cells(
     max_skips: int | None = None,
     start: np.ndarray | None = None,
 ) -> list[Genotype]:
-    """Draw `count` genotypes, possibly repeated, that a search could derive from the open candidates within the budgets.
+    """Draw `count` genotypes that a search could derive from the open candidates within the budgets; they may repeat.
 
     The inputs of each node and the primitive of each kept edge are distributed uniformly, conditional on the genotype
     being allowed. This is the stationary distribution of a Metropolis chain (Metropolis et al. 1953), which redraws

@@ -18,7 +18,7 @@ def replica_seeds(seed: int, replicas: int) -> list[int]:
 def on_common_candidates(
     spaces: Sequence[SearchSpace], weights: Sequence[np.ndarray]
 ) -> tuple[SearchSpace, list[np.ndarray]]:
-    """Return the space with the candidates that at least one replica still has, and the mixing weights of each replica on it.
+    """Return the space with the candidates that at least one replica still has, and the mixing weights of each replica in this space.
 
     The weights of each replica are (kinds, edges, primitives). A candidate that a replica has dropped gets that replica's
     smallest weight on this edge.
@@ -32,7 +32,7 @@ def on_common_candidates(
 
 
 def mean_weights(weights: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the geometric mean of several arrays of mixing weights; each of them and the result are (kinds, edges, primitives).
+    """Return the geometric mean of several arrays of mixing weights; all arrays are (kinds, edges, primitives).
 
     With the geometric mean, the score of a genotype is the mean of its scores under the individual weights.
     """

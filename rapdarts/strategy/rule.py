@@ -33,14 +33,14 @@ class Rule:
 
     @property
     def exact(self) -> bool:
-        """True if the rule derives the best of all genotypes that meet the limits. It is always true with budgets."""
+        """True if the rule derives the best of all genotypes that meet the limits. Always true if there are budgets."""
         return self.name == "exact" or bool(self.limits)
 
 
 def rule_of(settings: SearchConfig, space: SearchSpace) -> Rule:
     """Return the rule that the settings of a search define for a space.
 
-    With `rule=auto`, the rule is `exact` if there is a budget; otherwise, it is the rule from the paper of the strategy. With
+    With `rule=auto`, the rule is `exact` if there is a budget; otherwise, it is the rule in the paper on the strategy. With
     budgets, only `rule=darts` removes the cap on skips.
     """
     limits, name = budget_limits(settings.budget), rule_name(settings)
@@ -97,7 +97,7 @@ def words_of(rule: Rule, space: SearchSpace, budgets: Budgets | None) -> str:
 
 
 def cap_in_words(rule: Rule, space: SearchSpace) -> str:
-    """Return the conditions of a rule on skips as text, with a comma before each, or "" if there are none."""
+    """Return a rule's conditions on skips as text, with a comma before each, or "" if there are none."""
     cap = rule.max_skips
     skips = "" if cap is None else f", at most {plural(cap, 'skip')} in the normal cell"
     one = rule.exact and space.skip_paths == "one"

@@ -20,7 +20,7 @@ Fits = Callable[[Skeleton], bool]
 
 
 def remedy(skeleton: Skeleton, space: SearchSpace, fits: Fits) -> str:
-    """Return advice if no genotype of a space meets the budgets at a skeleton; `fits` tells whether one does at another skeleton.
+    """Return advice for budgets that no genotype of a space meets at a skeleton; `fits` tells whether one meets them at another skeleton.
 
     The advice lists the smallest change of the width alone, of the depth alone and of the stem alone that suffices, even if
     a combination would be a smaller change. If no single change suffices, the advice is the smallest combined change (`_change`).
@@ -81,12 +81,12 @@ def _change(skeleton: Skeleton, smaller: Skeleton) -> float:
 
 
 def _largest(fits: Fits, skeleton: Skeleton, key: str, low: int, high: int) -> int | None:
-    """Return the largest value from `low` to `high` of `key`, channels or layers, that fits; None if `low` does not."""
+    """Return the largest value of `key` (channels or layers) from `low` to `high` that fits; None if `low` does not fit."""
     return largest(lambda value: fits(replace(skeleton, **{key: value})), low, high)  # type: ignore[arg-type]
 
 
 def largest(fits: Callable[[int], bool], low: int, high: int) -> int | None:
-    """Return the largest number from `low` to `high` that fits, or None if `low` does not. All numbers below a fitting one must fit."""
+    """Return the largest number from `low` to `high` that fits, or None if `low` does not. If a number fits, all smaller ones must fit."""
     if high < low or not fits(low):
         return None
     step = low

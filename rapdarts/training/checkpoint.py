@@ -1,4 +1,4 @@
-"""Checkpoints: files that record their own size, hash and origin. The previous one is kept in case the newest is damaged.
+"""Checkpoints: files that record their own size, hash and origin. The previous file is kept in case the newest is damaged.
 
 The hash detects damage, not tampering: anyone who can change the file can also write a matching hash.
 """

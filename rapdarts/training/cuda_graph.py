@@ -72,7 +72,7 @@ class GraphedStep:
         return facts
 
     def _eager_and_watched(self, tensors: list[Tensor], settings: tuple[Any, ...]) -> tuple[Any, bool]:
-        """Call the step like `_on_side_stream`, and also return whether it waited for the device, which torch reports as a warning."""
+        """Call the step as `_on_side_stream` does; also return whether it waited for the device, according to torch's warnings."""
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", WAITED)

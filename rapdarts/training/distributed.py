@@ -97,7 +97,7 @@ class ProcessGroup:
         return dict(torch.load(io.BytesIO(content.numpy().tobytes()), map_location="cpu", weights_only=True))
 
     def check_same(self, what: str, value: Any) -> None:
-        """Raise RapdartsError, naming the processes, if `value` (strings, numbers, tensors in lists and mappings) differs."""
+        """Raise RapdartsError, naming the processes, if their `value` (strings, numbers, tensors in lists and mappings) differs."""
         if self.size == 1:
             return
         hashed = hashlib.sha256()
@@ -202,7 +202,7 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     if gpu:
         if local >= torch.cuda.device_count():
             raise DeviceError(
-                f"this machine has {plural(torch.cuda.device_count(), 'GPU')}, but more processes of this job; start one"
+                f"this machine has {plural(torch.cuda.device_count(), 'GPU')}, but runs more processes of this job; start one"
                 " process per GPU, or add device=cpu."
             )
         torch.cuda.set_device(local)
@@ -231,7 +231,7 @@ class JointBatchNorm(nn.Module):
     """A batch norm over the batches of all processes, with the weights and buffers of `norm` under the same names.
 
     It replaces torch's SyncBatchNorm, which does not support CPUs. The means and squared deviations of the processes are
-    combined by the formula of Chan, Golub and LeVeque (1983), which avoids the cancellation of a difference of sums.
+    combined by the formula of Chan, Golub and LeVeque (1983), which avoids the cancellation error of a difference of sums.
     """
 
     running_mean: Tensor | None
@@ -246,7 +246,7 @@ class JointBatchNorm(nn.Module):
             self.register_buffer(name, getattr(norm, name))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (n, C, ...) to the same shape; n may differ between processes, and may be 0."""
+        """Normalise a tensor (n, C, ...), keeping its shape; n may differ between processes, and may be 0."""
         if not self.training and self.running_mean is not None:
             return nn.functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -261,7 +261,7 @@ class JointBatchNorm(nn.Module):
 
 
 class _Normalised(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over all processes; also returns the mean and the unbiased variance."""
+    """Normalisation (x - mean) / sqrt(variance + eps) * weight + bias over all processes; also returns mean and unbiased variance."""
 
     @staticmethod
     def forward(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class EMA(nn.Module):
-    """A copy of a network that moves towards it after every step.
+    """A copy of a network that moves towards the network after every step.
 
     Step t multiplies the weights of the copy by min(decay, (1 + t) / (10 + t)), because a fixed decay would retain the random
     initial weights for too long. Batch norm statistics are already averages, and are copied unchanged.
@@ -30,7 +30,7 @@ class EMA(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Update the averages after a step of the network. Does not synchronise with the device."""
+        """Update the averages after a training step. Does not synchronise with the device."""
         self.updates += 1
         keep = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
         averages, weights = self.weights

@@ -36,7 +36,7 @@ def claimed(
     screen: Screen,
     about: Sequence[str],
 ) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """Lock the run folder, and yield it with the state to resume from, or None if the run starts from the beginning.
+    """Lock the run folder, and yield the folder and the state to resume from (None if the run starts from the beginning).
 
     A checkpoint must have the given `origin`. Raises InputError, BusyError, StorageError or DamagedError, each before
     anything in the folder is changed.

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 META = torch.device("meta")
 
 BATCH = 2**32
-"""Number of images in a batch on the meta device, above the bytes of any tensor whose size does not depend on the batch."""
+"""Number of images in a batch on the meta device, larger than the size in bytes of any tensor that does not depend on the batch."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""95 % confidence intervals of accuracies: over test images, over a few trainings, and of the difference between two networks,
-with McNemar's test of that difference.
+"""95 % confidence intervals of an accuracy, over test images or over a few trainings, and of the difference between two networks,
+with McNemar's test.
 
 Two standard errors would be too narrow an interval: the standard error of an accuracy is 0 if every image is classified correctly,
 and an interval over three trainings must be wider.
@@ -17,7 +17,7 @@ Interval = tuple[float, float]
 """Lower and upper limit."""
 
 NORMAL = 1.959963984540054
-"""Number of standard errors on each side, for a normal distribution."""
+"""Half the width of the 95 % interval of a normal distribution, in standard deviations."""
 
 
 def wilson(share: float, n: int) -> Interval:
@@ -31,7 +31,7 @@ def wilson(share: float, n: int) -> Interval:
 
 
 def mean_of_shares(shares: Sequence[float], sizes: Sequence[int]) -> Interval:
-    """Return the interval of the mean of shares of separate sets of images, such as the classes, from their Wilson intervals.
+    """Return the interval of the mean share over separate sets of images, such as the classes, from the Wilson intervals of the sets.
 
     The distances to the limits are added in quadrature and divided by the number of sets (Zou and Donner 2008).
     """
@@ -85,10 +85,11 @@ def paired_interval(differences: np.ndarray) -> Interval:
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test (McNemar 1947) that two networks are equally good.
+    """Return the two-sided p-value of McNemar's exact test (McNemar 1947); the hypothesis is that two networks are equally good.
 
-    The arguments are the numbers of images that only one of them classifies correctly. If the networks are equally good,
-    each is equally likely to be the correct one on these images. Raises ValueError for a negative number.
+    The arguments are the numbers of images that only the first and only the second network classifies correctly. If the
+    networks are equally good, each is equally likely to be the correct one on these images. Raises ValueError for a negative
+    number.
     """
     from scipy.special import bdtr
 
@@ -103,8 +104,8 @@ class Comparison:
     """Comparison of two networks on the same `n` images.
 
     `difference` is the accuracy of the first minus that of the second, with its 95 % interval (`paired_interval`), and `p`
-    the p-value of McNemar's exact test. `first_only` and `second_only` are the numbers of images that only one of them
-    classifies correctly.
+    the p-value of McNemar's exact test. `first_only` and `second_only` are the numbers of images that only the first and only
+    the second network classifies correctly.
     """
 
     n: int
@@ -139,9 +140,9 @@ def limits(interval: Interval) -> str:
 
 
 def mean_in_words(accuracies: Sequence[float]) -> str:
-    """Return the mean accuracy of several genotypes, with its interval and their standard deviation, as text."""
+    """Return the mean accuracy of several genotypes, with its interval and the standard deviation, as text."""
     mean = float(np.mean(accuracies))
     if len(accuracies) == 1:
-        return f"{100 * mean:.2f} %, of a single genotype"
+        return f"{100 * mean:.2f} % (a single genotype)"
     deviation = f"standard deviation {100 * float(np.std(accuracies, ddof=1)):.2f} %"
     return percent(mean, mean_interval(accuracies), f", mean of {len(accuracies)} genotypes, {deviation}")

@@ -101,7 +101,7 @@ class _Board:
 class Screen:
     """Progress on stderr: a line per epoch and, on a terminal, a bar with the time left. Prints nothing if `silent`.
 
-    `whole` returns the time left, in seconds, of the larger task that includes this run; it is also shown.
+    `whole` returns the time left, in seconds, for the larger task that includes this run; this time is also shown.
     """
 
     def __init__(self, silent: bool = False, whole: Callable[[], float] | None = None) -> None:

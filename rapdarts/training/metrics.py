@@ -58,7 +58,7 @@ class Evaluation:
 
 
 UNEQUAL = 1.5
-"""Smallest ratio of the sizes of the largest and smallest class for which the balanced accuracy is also reported."""
+"""Smallest ratio between the sizes of the largest and the smallest class for which balanced accuracy is also reported."""
 
 
 @torch.no_grad()
@@ -111,7 +111,7 @@ def balanced_accuracy(correct: Tensor, labels: Tensor) -> tuple[float, float, fl
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the confusion matrix (classes, classes) int64 of logits (n, classes) for images with labels (n,).
 
-    Rows are true classes, columns are predicted classes.
+    Rows are true classes and columns are predicted classes.
     """
     classes = logits.shape[1]
     return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes)

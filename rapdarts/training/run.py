@@ -142,7 +142,7 @@ class Run:
         return facts
 
     def keep(self, what: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the result of `work` like `remember`, save it at once, and then respond to signals.
+        """Return the result of `work` as `remember` does, save it at once, and then respond to signals.
 
         `what` names the work in messages. The work has its own run folder, from which it resumes if it is stopped.
         """
@@ -273,7 +273,7 @@ class Run:
             theirs = [group.get("param_names") for group in state["param_groups"]]
             # Torch matches optimiser state by position, so momentum would silently be assigned to the wrong parameter.
             if ours != theirs:
-                raise self._unfit(f"holds the state of {name} for other parameters")
+                raise self._unfit(f"contains the state of {name} for different parameters")
         try:
             thing.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:

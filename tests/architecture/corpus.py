@@ -424,23 +424,83 @@ CHANGES = (
     "alias = OURS.normal; alias[0] = ('none', 0)", "OURS.normal[0] = ('none', 0)", "OURS[0][0] = ('none', 0)", "OURS.normal[i:] = []",
     "OURS.normal = []", "setattr(OURS, 'normal', [])", "del OURS", "for OURS in zoo: pass", "with zoo as OURS: pass", "(OURS := zoo[0])",
     "OURS = load()", "if late: OURS = load()", "def OURS(): pass", "def enlarge(): edges.append(('none', 0))",
-    "def load():\n    global OURS\n    OURS = zoo[0]", "def drop(one): one.normal.pop()\ndrop(OURS)", "globals()['OURS'] = zoo[0]",
-    "try: pass\nexcept KeyError: OURS = load()", "OURS = OURS._replace(**given)",
+    "def load():\n    global OURS\n    OURS = zoo[0]", "def drop(one): one.normal.pop()\ndrop(OURS)",
+    "try: pass\nexcept KeyError: OURS = load()", "OURS = OURS._replace(**given)", "import OURS", "match zoo:\n    case [OURS]: pass",
+    "some = edges[:]; some[0] = 1", "f = edges.append; f(1)", "list(map(edges.append, zoo))", "list.append(edges, 1)", "f = drop; f(OURS)",
+    "alias = [edge for edge in OURS.normal]; alias[0][1] = 2", "first, last = edges, reduce; first[0] = 1",
+    "q = []; q.append(edges); q[0][0] = 1",
+    "(lambda one: one.pop())(edges)", "list(map(lambda one: one.pop(), OURS.normal))", "some = edges or []; some.append(1)",
+    "def drop(one):\n    some = one.normal\n    some.pop()\nleft = drop(OURS)", "def drop(one): one.normal.pop()\nlist(map(drop, [OURS]))",
+    "def drop(edges=edges): edges.pop()", "def load(): return OURS\nload().normal.pop()",
+    "def load():\n    yield OURS\nfor one in load(): one[0] = 1",
+    "def load():\n    one = OURS\n    def drop(): one.normal.pop()", "zoo = {'a': OURS}\nfor key, one in zoo.items(): one.normal.pop()",
+    "match OURS:\n    case [first, *rest]: first.pop()", "net = Net(OURS); net.genotype.normal.pop()", "net = Net(OURS); net.shrink()",
+    "class Zoo:\n    if late: one = OURS\nZoo.one.normal.pop()", "table = OURS._asdict(); table['normal'].pop()",
+    "next(iter(OURS.normal)).pop()",
 )  # fmt: skip
 """Statements after which only SMALL is known."""
+FOR_ALL = (
+    "globals()['OURS'] = zoo[0]",
+    "for name in zoo: globals()[name] = 1",
+    "vars(OURS)['normal'] = []",
+    "from zoo import *",
+)
+"""Statements that may change any genotype."""
 HARMLESS = """print(OURS)
 plot(OURS.normal, "n")
 net = Net(OURS)
 net.cuda()
-some = edges[:]
-some[0] = 1
 def f(edges): edges.pop()
 edges = []
 """
+HELPERS = """
+from graphviz import Digraph
+ZOO = {"ours": OURS, "small": SMALL}
+def plot(genotype, filename):
+    g = Digraph(format="pdf", edge_attr=dict(fontsize="20"))
+    g.body.extend(["rankdir=LR"])
+    steps = len(genotype) // 2
+    for i in range(steps):
+        g.node(str(i), fillcolor="lightblue")
+        for k in [2 * i, 2 * i + 1]:
+            op, j = genotype[k]
+            u = str(j - 2)
+            g.edge(u, str(i), label=op, fillcolor="gray")
+    g.render(filename, view=True)
+def lookup(name):
+    if name not in ZOO:
+        raise KeyError(name)
+    return ZOO[name]
+def names():
+    found = []
+    for name in ZOO:
+        found.append(str(name))
+    return sorted(found)
+def by_name(name): return eval(name)
+def by_attribute(name): return getattr(sys.modules[__name__], name)
+def by_global(name): return globals()[name]
+class Cell(nn.Module):
+    def __init__(self, genotype, width):
+        self.layers = nn.ModuleList()
+        for name, source in genotype.normal:
+            self.layers += [LAYERS[name](width)]
+if __name__ == "__main__":
+    genotype = eval(f"genotypes.{sys.argv[1]}")
+    plot(genotype.normal, "normal")
+    plot(OURS.reduce, "reduce")
+    for one in [OURS, SMALL]:
+        print(one.normal, len(names()))
+    genotype = lookup("ours")
+    cell = Cell(genotype, 16)
+"""
+"""Functions that print, plot, look up and build genotypes, and uses of them, as repositories keep them beside genotypes."""
+TEXTS |= {"a star import before a genotype": (f"from zoo import *\nOURS = {call(G)}\n", "", G)}
 TEXTS |= {f"SMALL beside {change}": (f"{LATER}{change}\n", "SMALL", LIGHT) for change in CHANGES}
 HALVES = f"{G.flat('normal')[:4]} + {G.flat('normal')[4:]}"
 TEXTS |= {
     "statements that change nothing": (f"{LATER}{HARMLESS}", "OURS", G),
+    "functions beside genotypes": (f"{LATER}{HELPERS}", "OURS", G),
+    "functions beside genotypes, the other": (f"{LATER}{HELPERS}", "SMALL", LIGHT),
     "a genotype with two fields replaced": (
         f"{LATER}NEW = OURS._replace(normal={LIGHT.flat('normal')}, reduce=SMALL.reduce)\n", "NEW", LIGHT),
     "a set of outputs": (call(G).replace("range(2, 6)", "{5, 2, 3, 4}", 1).replace("range(2, 6)", "set([5, 4, 3, 2])"), "", G),

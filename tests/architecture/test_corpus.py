@@ -24,6 +24,7 @@ from rapdarts.errors import InputError
 from tests.architecture.corpus import (
     BENCH,
     CHANGES,
+    FOR_ALL,
     FORMS,
     LATER,
     LIGHT,
@@ -149,11 +150,11 @@ REFUSED = {
     ),
     "an odd number of pairs": (
         call(G).replace("('sep_conv_3x3', 0), ", "", 1),
-        "normal has 7 pairs, but a flat list needs two for each node up to 5, the last in concat; put the pairs of each node in a list",
+        "normal has 7 pairs, but a flat list needs two per node up to node 5, the last in concat; put the pairs of each node in a list",
     ),
     "three pairs for each node": (
         call(G).replace(str(G.flat("normal")), str([edge for node in G.nodes("normal") for edge in (*node, node[0])])),
-        "normal has 12 pairs, but a flat list needs two for each node up to 5, the last in concat; put the pairs of each node in a list",
+        "normal has 12 pairs, but a flat list needs two per node up to node 5, the last in concat; put the pairs of each node in a list",
     ),
     "an edge to itself": (
         FORMS["node_first"](G).replace("('skip_connect', 3, 0)", "('skip_connect', 3, 3)"),
@@ -161,7 +162,7 @@ REFUSED = {
     ),
     "a compact tuple with an unknown primitive": (
         FORMS["compact"](G).replace("(1, 6)", "(1, 7)"),
-        "normal has the pair (1, 7); its second number must be from 0 to 6, for max_pool_3x3, avg_pool_3x3, ",
+        "normal has the pair (1, 7); its second number must be from 0 to 6 (max_pool_3x3, avg_pool_3x3, ",
     ),
     "a configuration without an edge": (
         re.sub(r"'[^']*:edge_normal_1': '[^']*', ", "", FORMS["config_object"](G)),
@@ -239,7 +240,7 @@ REFUSED = {
     "a notebook without a genotype": (notebook("import torch\n"), "contains no genotype; supported formats are"),
     "a set of edges": (
         call(G).replace(str(G.flat("reduce")), "{('skip_connect', 0), ('skip_connect', 1)}"),
-        "found \"{('skip_connect', 0), ('skip_connect', 1)}\"; only lists of pairs",
+        "found \"{('skip_connect', 0), ('skip_connect', 1)}\"; only whole numbers and lists of pairs",
     ),
     "a copy that is changed": (
         f"CELL = {call(G)}\nNEW = copy.deepcopy(CELL)\nNEW.normal[0] = ('none', 0)\n",
@@ -277,7 +278,7 @@ def test_other_texts_are_refused_with_the_way_out(name: str, tmp_path: Path) -> 
     assert words in message and message.endswith(".") and "\n" not in message and len(message) < 700
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [*CHANGES, *FOR_ALL])
 def test_a_genotype_that_may_be_changed_is_refused_with_the_line(change: str) -> None:
     with pytest.raises(
         InputError, match=r"line [5-9] (may|sets) .*; print the genotype and pass the output|found '\*\*given'"

@@ -176,7 +176,7 @@ def run(file: Path, *words: str) -> dict[str, Any]:
     return figures
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_plain_against_batched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = run(tmp_path / "figures.json", "search", "--cases", "darts-1", "--amp", "bf16", "--rounds", "3")
     found = figures["search"]["cases"]["darts-1"]
@@ -211,6 +211,7 @@ def test_the_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "predicted, not run" in shown and "extrapolated" in shown
 
 
+@pytest.mark.proof
 def test_memory_is_about_what_was_expected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +227,7 @@ def test_memory_is_about_what_was_expected(
     assert f"{found['measured_bytes'] / 1e6:,.2f} MB" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_data_derive_cost_and_startup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = run(tmp_path / "figures.json", "data", "derive", "cost", "startup", "--rounds", "1")
     assert assert_fit(figures) == 3
@@ -307,6 +308,7 @@ def test_nan_does_not_agree() -> None:
 # --- stage 3 -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proof
 def test_every_choice_changes_the_loss_of_stage_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

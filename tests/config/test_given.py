@@ -59,7 +59,7 @@ def test_a_ranking_is_not_an_experiment_to_train_with(tmp_path: Path) -> None:
     ranking = run_folder(tmp_path / "rank", seed=1)
     (ranking / "ranking.json").write_text("{}")
     with pytest.raises(
-        InputError, match="rank is a ranking, which trains too briefly for a retraining; add the experiment"
+        InputError, match="rank is a ranking, which trains its networks only briefly; add the experiment"
     ):
         find_experiment("retrain", "", None, {}, origin=ranking)
     assert seed_of("digits", None, {}, origin=ranking) == 0

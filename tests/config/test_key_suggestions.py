@@ -244,7 +244,7 @@ def test_a_name_without_a_section_means_the_commands_own_key(given: str, section
 
 
 BUDGETS = "the keys of search.budget are macs, params, bytes, activations, traffic, energy, latency"
-OWN = f"{BUDGETS}; a user-defined resource needs the file that defines it, as --space FILE"
+OWN = f"{BUDGETS}; for a user-defined resource, add --space FILE with the file that defines it"
 
 
 @pytest.mark.parametrize(

@@ -430,7 +430,7 @@ def test_measure_from_the_command_line(elsewhere: Path, capsys: pytest.CaptureFi
     assert main(["measure", "digits", "layers=3", "channels=4", "rounds=8", "networks=6", "out=t.json"]) == 0
     out, err = capsys.readouterr()
     assert torch.equal(state, torch.get_rng_state())
-    assert "darts: 3 cells x 4 channels, 1x8x8, 10 classes, cifar stem, batch 1, on " in out
+    assert "darts: 3 cells x 4 channels, 1x8x8, 10 classes, cifar stem, batch size 1, on " in out
     assert "rank correlation" in out and out.endswith("written to t.json\n")
     assert "round 8/8" in err
 

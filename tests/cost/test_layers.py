@@ -721,7 +721,7 @@ def test_a_plot_of_very_many_layers() -> None:
         ),
         (
             "own_networks:parallel",
-            "own_networks:parallel is wrapped in DataParallel; pass the wrapped network, its attribute module.",
+            "own_networks:parallel is wrapped in DataParallel; pass the wrapped network, its module attribute.",
         ),
         ("own_networks:pair", "the network (LSTM) "),
         ("own_networks:plain input=3x40x40", "layer 4 (Linear) fails on an image of 3x40x40: "),

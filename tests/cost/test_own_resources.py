@@ -105,7 +105,7 @@ def test_resources_that_do_not_add_up_are_only_counted() -> None:
     table = full_price_table(space, SMALL, ADDITIVE)
     assert table.resources == (*ADDITIVE, "launches")
     assert [note.partition(" (")[0] for note in table.notes] == [
-        f"{name} does not add up over the parts of a network" for name in ("widest", "pixels")
+        f"{name} is not additive" for name in ("widest", "pixels")
     ]
     counted = rapdarts.costs("PDARTS", (1, 8, 8), channels=4, layers=3, space=space)
     assert (counted["launches"], counted["widest"]) == (
@@ -121,7 +121,7 @@ def test_resources_that_do_not_add_up_are_only_counted() -> None:
         (
             "widest",
             {"widest": widest},
-            "widest does not add up over the parts of a network .* leave out {section}.widest",
+            "widest is not additive .* leave out {section}.widest",
         ),
         ("launches", {}, "the resource launches is not defined; use --space with a file that contains RESOURCES"),
     ],
@@ -269,7 +269,7 @@ def test_mistakes_are_reported_in_one_line(
         (["budget.launches=-3", "--space", "mine.py"], "budget.launches=-3 must be above 0"),
         (["budget.launches=3ms", "--space", "mine.py"], "ms is not a unit of launches"),
         (["budget.launches=3", "--space", "mine.py"], "meets launches <= 3: the cheapest has 21; raise the budget"),
-        (["cost.launches=1"], "a user-defined resource needs the file that defines it, as --space FILE."),
+        (["cost.launches=1"], "for a user-defined resource, add --space FILE with the file that defines it."),
     ],
 )
 def test_keys_that_cannot_be_used_are_refused(

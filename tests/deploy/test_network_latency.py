@@ -120,7 +120,7 @@ def test_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network.training and network.seen == [] and copies[0] is not network
     assert (found.timing.median_s, found.precision, found.target) == (2.0, "float64", "a Counts")
     assert repr(found).startswith(
-        "a Counts: a batch of 5 of 3x8x8 takes 2 s (10th to 90th percentile of 4: 1.3 s to 2.7 s), 2 images"
+        "a Counts: a batch of 5 of 3x8x8 takes 2 s (10th to 90th percentile of 4 rounds: 1.3 s to 2.7 s), 2 images"
     )
 
 

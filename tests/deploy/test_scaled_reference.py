@@ -41,7 +41,7 @@ def test_a_budget_equal_to_the_cost_is_met() -> None:
 
 
 def test_budgets_without_a_counter_are_named() -> None:
-    remark = "the width of resnet20 does not depend on the budget latency <= 8 ms, which is not counted for reference networks."
+    remark = "the width of resnet20 ignores budgets that cannot be counted for reference networks: latency <= 8 ms."
     for limits, width in (({"latency": 0.008, "params": 152_182}, 12), ({"latency": 0.008}, 16)):
         found, said = scaled_to("resnet20", (3, 32, 32), 10, limits)
         assert (found.width, said) == (width, remark)

@@ -243,7 +243,7 @@ def test_an_8_bit_export_is_evaluated_next_to_the_32_bit_one(
     assert all(list(scales[node.input[1]].dims) == [integers[node.input[0]].dims[0]] for node in weights)
     assert onnx_facts(file) == Facts((1, 8, 8), tuple("0123456789"), onnx_facts(file).network, "CC0")
     words = onnx_facts(file).network.splitlines()
-    assert words[0] == "3 cells x 4 channels with the cifar stem, of a genotype of the search space darts"
+    assert words[0] == "3 cells x 4 channels with the cifar stem, from a genotype of the search space darts"
     assert parse_genotype(words[1], "metadata").cells == LITERATURE["PDARTS"].cells
 
 
@@ -415,7 +415,7 @@ def test_the_card_of_a_network_of_a_user_space_shows_how_to_pass_the_space(tmp_p
     card = Path(reported["card"]).read_text()
     assert (
         'space = Path("mine.py")  # your file that defines this space' in card
-        and "digits, 0.1 of its training images" in card
+        and "digits, a fraction 0.1 of its training images" in card
     )
     assert process(snippet(card), cwd=tmp_path).strip() in set("0123456789")
 

@@ -13,6 +13,7 @@ from tests.evidence import (  # fmt: skip
     found,
     multiplier,
     naswot,
+    pace,
     page,
     plan,
     relaxations,
@@ -77,8 +78,14 @@ def parser() -> argparse.ArgumentParser:
     comparison.add_argument("tasks", nargs="*", default=list(TASKS), help="tasks (default: all)")
     relaxed = verbs.add_parser("relaxations", help="search with every relaxation")
     cheaper = verbs.add_parser("cheaper", help="search with settings that make a search cheaper")
-    full = verbs.add_parser("full", help="all of the above that has no result yet, which takes many hours")
-    for verb in (comparison, relaxed, cheaper, full):
+    measure = verbs.add_parser("pace", help="measure the times of all methods in turn, once, on an idle machine")
+    recipes = verbs.add_parser("recipes", help="try the recipes of the short trainings of `find`")
+    full = verbs.add_parser(
+        "full",
+        help="what has no result yet of the current attempt, the banks, the relaxations, the comparisons of `find` and the"
+        " multipliers, which takes many hours",
+    )
+    for verb in (comparison, relaxed, cheaper, measure, recipes, full):
         verb.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
     verbs.add_parser("render", help="write docs/evidence.md and its figure from the results so far")
     return whole
@@ -109,6 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         relaxations.run(given.jobs)
     elif given.verb == "cheaper":
         satisficing.run(given.jobs)
+    elif given.verb == "pace":
+        pace.run()
+    elif given.verb == "recipes":
+        finding.try_recipes(given.jobs)
     else:
         if given.verb == "full":
             run_all(given.jobs)
@@ -119,16 +130,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def find(jobs: int, tasks: Sequence[str]) -> None:
     """Run the missing comparisons of `rapdarts find` with random cells on some tasks."""
+    if unknown := [task for task in tasks if task not in TASKS]:
+        raise SystemExit(f"there is no task {unknown[0]}; the tasks are {', '.join(TASKS)}")
     if "nasbench201" in tasks:
+        pace.run()
         finding.run_all(jobs)
     found.run(jobs, [task for task in BANKS if task in tasks])
 
 
 def run_all(jobs: int) -> None:
-    """Run everything on the page that has no result yet."""
+    """Run what has no result yet, except earlier attempts, tuning searches and the tables of the digits."""
     for task in BANKS:
         banks.train(task, banks.begin(task)["cells"], plan.RECIPE_SEEDS, jobs)
     plan.run(jobs)
+    finding.try_recipes(jobs)
     relaxations.run(jobs)
     satisficing.run(jobs)
     find(jobs, list(TASKS))

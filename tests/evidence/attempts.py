@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +16,12 @@ from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, listed, paragraph, ranges, sources, table
 
 AVERAGED = {1: "one search", 3: "three searches averaged", 6: "six searches averaged"}
+
+AVERAGE = {1: "One search", 3: "An average of three searches", 6: "An average of six searches"}
+"""Subjects of sentences for the same numbers of searches."""
+
+GOALS = {1: 70.0, 3: 80.0, 6: 95.0}
+"""Scores that single and averaged searches should reach."""
 
 Rule = Callable[[int, int], float]
 """Function from a budget and a data set to the mean score of the cells that a rule without a search chooses."""
@@ -80,16 +86,10 @@ class Judged:
         return [name, len(self.cells), *means, self.other_score, *faults, seconds]
 
 
-@cache
-def derived(weights: bytes, skip_paths: str, spend: float) -> tuple[int, ...]:
-    """Return the cell that rapdarts derives for each budget from mixing weights (1, 6, 5), passed as bytes of float64 numbers."""
-    array = np.frombuffer(weights).reshape(nasbench.TASK.space.mask.shape)
-    return tuple(nasbench.derived(array, budget, spend=spend, skip_paths=skip_paths) for budget in nasbench.ALL_BUDGETS)
-
-
 def judged(weights: Sequence[np.ndarray], attempt: Attempt) -> Judged:
-    """Return the cells that an attempt derives from the mixing weights of searches, (1, 6, 5) each."""
-    return Judged([derived(one.tobytes(), attempt.skip_paths, attempt.spend) for one in weights])
+    """Return the cells that an attempt derives from the mixing weights of searches, (1, 6, 5) each, by enumeration of all cells."""
+    cells = [attempt.cells(budget) for budget in nasbench.ALL_BUDGETS]
+    return Judged([[nasbench.strongest(one, mask) for mask in cells] for one in weights])
 
 
 def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
@@ -179,20 +179,31 @@ def differences(found: dict[int, Judged], tens: Mapping[str, Judged], attempt: A
     known = rules(attempt)
     rivals = {name: Mean(free_rules.over(nasbench.BUDGETS, known[rule]), None, 0) for name, rule in names.items()}
     rivals |= {f"NASWOT{among}": drawn.score() for among, drawn in tens.items()}
-    gains = {
-        AVERAGED[size]: {name: found[size].score().minus(rival) for name, rival in rivals.items()} for size in found
-    }
-    lines = [[who, *(gain.text(sign=True) for gain in by_rival.values())] for who, by_rival in gains.items()]
-    sure = [verdict(AVERAGED[size], gains[AVERAGED[size]]) for size, of in found.items() if len(of.cells) >= FEWEST]
-    return [*table(["CIFAR-10 score minus the score of", *rivals], lines), *paragraph(*sure)]
+    gains = {size: {name: found[size].score().minus(rival) for name, rival in rivals.items()} for size in found}
+    lines = [
+        [AVERAGED[size], *(gain.text(sign=True) for gain in by_rival.values())] for size, by_rival in gains.items()
+    ]
+    sure = [verdict(size, gains[size]) for size, of in found.items() if len(of.cells) >= FEWEST]
+    many = f"This table alone makes {len(gains) * len(rivals)} comparisons, and the intervals do not allow for that."
+    return [*table(["CIFAR-10 score minus the score of", *rivals], lines), *paragraph(goals(found), *sure, many)]
 
 
-def verdict(who: str, gains: Mapping[str, Mean]) -> str:
-    """Return the sentence that names the rules that are beaten with 95 % confidence and the rules that are not."""
+def verdict(size: int, gains: Mapping[str, Mean]) -> str:
+    """Return the sentence that names the rules that an average of `size` searches beats with 95 % confidence, and the others."""
     beaten = [name for name, gain in gains.items() if gain.positive]
     others = [name for name, gain in gains.items() if not gain.positive]
-    beats = f"With 95 % confidence, {who} {'beats' if who == AVERAGED[1] else 'beat'}"
+    who = AVERAGE[size]
     if not beaten:
-        return f"{beats} none of these."
+        return f"{who} does not beat any of these with 95 % confidence."
     but = f", but not {listed(others, 'or')}" if others else ""
-    return f"{beats} {listed(beaten)}{but}."
+    return f"{who} beats {listed(beaten)} with 95 % confidence{but}."
+
+
+def goals(found: Mapping[int, Judged]) -> str:
+    """Return the sentence on the scores that were to be reached, with those that were."""
+    scores = {size: found[size].score().value for size in GOALS if size in found}
+    reached = [
+        f"{AVERAGED[size]} {GOALS[size]:.0f} ({'reached' if score >= GOALS[size] else 'missed'}: {score:.1f})"
+        for size, score in scores.items()
+    ]
+    return f"The goals were scores of at least: {listed(reached)}." if reached else ""

@@ -1,12 +1,11 @@
-"""The way of `rapdarts find` on NAS-Bench-201: the best cells of averaged searches, halved by short trainings, and random cells alike."""
+"""The way of `rapdarts find` on NAS-Bench-201, the best cells of averaged searches halved by short trainings, beside random cells."""
 
 from __future__ import annotations
 
+import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 
 from rapdarts.config.experiment import Launch
 from rapdarts.config.given import find_experiment
+from rapdarts.data.dataset import DataSet
 from rapdarts.loops import launch
 from rapdarts.loops.pace import Pace, Sizes, StagePace
 from rapdarts.loops.plan import Plan, Round, halving, with_random
@@ -21,8 +21,9 @@ from rapdarts.loops.rank import RankingEntry
 from rapdarts.strategy.replicas import mean_weights
 from rapdarts.training.log import Screen
 from tests.evidence import nasbench, searches
+from tests.evidence.figures import spearman
 from tests.evidence.plan import CURRENT
-from tests.evidence.store import WORK, keep, load, origin, own_origin, say
+from tests.evidence.store import WORK, Rows, begin, keep, load, origin, own_origin, say
 from tests.evidence.tasks import images_of
 from tests.evidence.workers import each
 
@@ -36,7 +37,19 @@ RECIPE: Mapping[str, Any] = {
     "retrain.auxiliary": 0.0,
     "retrain.cutout": 0,
 }
-"""Settings of the short trainings, on half of the search's training images; the other half compares the cells."""
+"""Settings of the short trainings, on half of the training images; the other half compares the cells."""
+
+RECIPES: Sequence[tuple[int, float]] = ((16, 0.025), (16, 0.05), (32, 0.05))
+"""Batch sizes and learning rates that were tried for these trainings."""
+
+RECIPE_SEED, RECIPE_CELLS, RECIPE_BUDGET = 0, 16, 20
+"""Seed, number of random cells and budget on which the recipes were tried."""
+
+WHOLE = "as in rapdarts find"
+"""Name of the way that changes nothing."""
+
+TEST_SEEDS, TUNING_SEEDS = range(136, 160), range(12)
+"""Seeds of the searches: those that are used once, and those on which the ways are compared."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ class Way:
     """A way to choose one cell for a budget: the best cells of some averaged searches, halved by short trainings.
 
     `replicas` is the number of searches, `halvings` the number of rounds, of which the first compares 2**halvings cells, each trained
-    for `epochs` epochs. Any two of these cells differ on at least `apart` edges.
+    for `epochs` epochs. Any two of these cells differ on at least `apart` edges, so that there may be fewer of them.
     """
 
     replicas: int = 3
@@ -54,22 +67,21 @@ class Way:
 
     @property
     def name(self) -> str:
-        """The way in words: what differs from the default."""
-        changed = {name: value for name, value in asdict(self).items() if value != getattr(Way(), name)}
-        return searches.variant_name(changed) if changed else "as in rapdarts find"
+        """The settings that differ from those of `rapdarts find`, as in `halvings=4`; they identify the results."""
+        changed = {name: value for name, value in vars(self).items() if value != getattr(Way(), name)}
+        return searches.variant_name(changed) if changed else WHOLE
 
     @property
     def words(self) -> str:
-        """The way in words."""
-        rounds = ", ".join(f"{one.networks} x {one.epochs}" for one in self.rounds)
-        apart = f", which differ on at least {self.apart} edges" if self.apart > 1 else ""
+        """The way in the words of the page."""
+        rounds = ", ".join(f"{one.networks} x {one.epochs}" for one in self.rounds(2**self.halvings))
+        apart = f" that differ on at least {self.apart} edges" if self.apart > 1 else ""
         searched = "one search" if self.replicas == 1 else f"{self.replicas} searches"
         return f"{2**self.halvings} cells of {searched}{apart}; cells x epochs: {rounds}"
 
-    @property
-    def rounds(self) -> tuple[Round, ...]:
-        """The rounds of halving."""
-        return tuple(halving(2**self.halvings, self.epochs, RECIPE["retrain.epochs"]))
+    def rounds(self, cells: int) -> tuple[Round, ...]:
+        """Return the rounds that halve this number of cells."""
+        return tuple(halving(cells, self.epochs, RECIPE["retrain.epochs"]))
 
     def cells(self, weights: Sequence[np.ndarray], budget: int) -> list[int]:
         """Return the best cells of averaged searches that meet the current attempt's conditions, the best first.
@@ -87,34 +99,6 @@ class Way:
 WAYS = (Way(), Way(halvings=4), Way(epochs=2), Way(apart=2), Way(apart=3), Way(replicas=1), Way(replicas=1, halvings=4))
 """The way of `rapdarts find`, then the others that were tried."""
 
-TEST_SEEDS, TUNING_SEEDS = range(136, 160), range(12)
-"""Seeds of the searches: those that are used once, and those on which the ways are compared."""
-
-
-def run(seeds: Sequence[int], ways: Sequence[Way], jobs: int, budgets: Sequence[int] = nasbench.BUDGETS) -> None:
-    """Search with the missing seeds, and choose a cell for every budget by each of the ways, and by random cells for the first way.
-
-    Consecutive seeds form the groups that are averaged; a group is known by its first seed.
-    """
-    images_of(nasbench.TASK.data)
-    searches.run_series(TASK, CURRENT.keys, seeds, jobs)
-    known = load(TASK).get("find")
-    if known is None:
-        known = {**origin(), "recipe": dict(RECIPE), "ways": {}}
-        keep(TASK, known, "find")
-    for way in ways:
-        groups = [tuple(seeds[start : start + way.replicas]) for start in range(0, len(seeds), way.replicas)]
-        done = known["ways"].get(way.name, {})
-        calls = [
-            (way, group, budget)
-            for group in groups
-            for budget in budgets
-            if str(budget) not in done.get(str(group[0]), {})
-        ]
-        for (_, group, budget), result in each(compare, calls, jobs):
-            keep(TASK, {**own_origin(known), **result}, "find", "ways", way.name, str(group[0]), str(budget))
-            say(f"{way.name}, seeds {group[0]}-{group[-1]}, {budget} units: {result['cpu_seconds']} CPU s")
-
 
 def run_all(jobs: int) -> None:
     """Run the missing comparisons: that of the test seeds, and those of all ways on the tuning seeds."""
@@ -122,59 +106,133 @@ def run_all(jobs: int) -> None:
     run(TUNING_SEEDS, WAYS, jobs)
 
 
-def compare(way: Way, seeds: Sequence[int], budget: int) -> dict[str, Any]:
-    """Choose one cell for a budget by a way, and one of random cells with the same compute.
+def run(seeds: Sequence[int], ways: Sequence[Way], jobs: int, budgets: Sequence[int] = nasbench.BUDGETS) -> None:
+    """Search with the missing seeds, and choose a cell for every budget by each of the ways, and by random cells.
 
-    The compute is that of training steps, in CPU seconds: the searches took what was kept with them, and the time of an epoch of
-    a short training is that of the way's own rounds.
+    Consecutive seeds form the groups that are averaged; a group is known by its first seed. The results need the pace that
+    `pace.run` measures. Raises ValueError if the results so far were made with another recipe or other searches.
+    """
+    images_of(nasbench.TASK.data)
+    searches.run_series(TASK, CURRENT.keys, seeds, jobs)
+    settings = {"recipe": dict(RECIPE), "searches": CURRENT.name, "conditions": CURRENT.condition}
+    known = begin(TASK, {**origin(), **settings, "ways": {}}, "find")
+    if any(known[name] != value for name, value in settings.items()):
+        raise ValueError("the comparisons of rapdarts find were made with other settings; move them away first")
+    for way in ways:
+        groups = [tuple(seeds[start : start + way.replicas]) for start in range(0, len(seeds), way.replicas)]
+        done = known["ways"].get(way.name, {})
+        calls = [(way, one, b) for one in groups for b in budgets if str(b) not in done.get(str(one[0]), {})]
+        for (_, group, budget), result in each(compare, calls, jobs):
+            keep(TASK, {**own_origin(known), **result}, "find", "ways", way.name, str(group[0]), str(budget))
+            say(f"{way.name}, seeds {group[0]}-{group[-1]}, {budget} units")
+
+
+def compare(way: Way, seeds: Sequence[int], budget: int) -> dict[str, Any]:
+    """Choose one cell for a budget by a way, and one of random cells that are given the same compute, by counted steps.
+
+    All trainings of a comparison use the same images. Raises ValueError if no number of random cells has that compute.
     """
     torch.set_num_threads(1)
-    began, rows = time.process_time(), load(TASK)
+    rows, data = load(TASK), images(seeds[0])
     cells = way.cells(searches.weights_of(rows, CURRENT.name, seeds), budget)
-    own = halved(cells, way.rounds, seeds[0], budget)
-    searched = float(np.sum(searches.cpu_seconds(rows, CURRENT.name, seeds)))
-    rounds = random_rounds(way, searched, own["epoch_seconds"], budget)
-    result: dict[str, Any] = {"searches": round(searched, 1), "way": {"first": cells[0], **own}}
-    if rounds:
-        rng = np.random.default_rng([seeds[0], budget])
-        drawn = rng.choice(np.flatnonzero(CURRENT.cells(budget)), rounds[0].networks, replace=False)
-        result["random"] = halved(drawn.tolist(), rounds, seeds[0], budget)
-    return {**result, "cpu_seconds": round(time.process_time() - began, 1)}
+    rounds = way.rounds(len(cells))
+    others = random_rounds(rounds, way.replicas * rows["pace"]["search"], rows["pace"]["epoch"][str(budget)], budget)
+    rng = np.random.default_rng([seeds[0], budget])
+    drawn = rng.choice(np.flatnonzero(CURRENT.cells(budget)), others[0].networks, replace=False)
+    return {
+        "first": cells[0],
+        "way": halved(cells, rounds, seeds[0], data),
+        "random": halved(drawn.tolist(), others, seeds[0], data),
+    }
 
 
-def random_rounds(way: Way, searched: float, epoch_seconds: float, budget: int) -> tuple[Round, ...]:
-    """Return the rounds of random cells that take as long as the searches and a way's own rounds; empty if there are none."""
-    plan = Plan(1.0, 1, 1, 0, way.rounds, RECIPE["retrain.epochs"])
-    pace = Pace((StagePace(0.0, 0.0, searched),), 0.0, epoch_seconds, 0.0)
-    planned = with_random(plan, Sizes(1, 1, 0, 1, 0), pace, int(CURRENT.cells(budget).sum()))
-    return planned.random if planned else ()
+def random_rounds(rounds: Sequence[Round], searched: float, epoch: float, budget: int) -> tuple[Round, ...]:
+    """Return rounds of random cells whose training steps take as long as the searches and other `rounds`, within 5 %.
+
+    `searched` is the time of the training steps of the searches, and `epoch` that of an epoch of a short training, in seconds.
+    """
+    plan = Plan(
+        effort=1.0,
+        replicas=1,
+        search_epochs=1,
+        warmup_epochs=0,
+        rounds=tuple(rounds),
+        retrain_epochs=RECIPE["retrain.epochs"],
+    )
+    pace = Pace(stages=(StagePace(build=0.0, weights=0.0, both=searched),), build=0.0, train=epoch, test=0.0)
+    sizes = Sizes(search_steps=1, rank_steps=1, rank_images=0, retrain_steps=1, test_images=0)
+    planned = with_random(plan, sizes, pace, int(CURRENT.cells(budget).sum()))
+    if planned is None:
+        raise ValueError(f"no number of random cells takes as long as {searched:.0f} s of searches and the rounds")
+    return planned.random
 
 
-def halved(cells: Sequence[int], rounds: Sequence[Round], seed: int, budget: int) -> dict[str, Any]:
+def halved(cells: Sequence[int], rounds: Sequence[Round], seed: int, data: DataSet) -> list[Rows]:
     """Halve cells by short trainings, each round with a seed of its own, as `rapdarts find` does.
 
-    Return the winner, the CPU time of a cell's epoch, and the accuracies on the held-out images in every round.
+    Return the epochs and the accuracies on the held-out images (0 to 1, by cell) of every round, in the order of the accuracies; the
+    first cell of the last round is the winner.
     """
-    spent, trained, order = 0.0, [], list(cells)
+    found: list[Rows] = []
+    order = list(cells)
     for number, one in enumerate(rounds):
-        began = time.process_time()
-        accuracies = ranked(
-            order[: one.networks], one.epochs, seed + number, WORK / f"find-{seed}-{budget}-{len(cells)}"
-        )
-        spent += time.process_time() - began
+        accuracies = ranked(order[: one.networks], one.epochs, seed + number, data)
         order = list(accuracies)
-        trained.append({"epochs": one.epochs, "accuracies": {str(cell): accuracies[cell] for cell in order}})
-    epochs = sum(one["epochs"] * len(one["accuracies"]) for one in trained)
-    return {"winner": order[0], "epoch_seconds": round(spent / epochs, 3), "rounds": trained}
+        found.append({"epochs": one.epochs, "accuracies": {str(cell): accuracies[cell] for cell in order}})
+    return found
 
 
-def ranked(cells: Sequence[int], epochs: int, seed: int, folder: Path) -> dict[int, float]:
+def winner(rounds: Sequence[Rows]) -> int:
+    """Return the cell that won a halving."""
+    return int(next(iter(rounds[-1]["accuracies"])))
+
+
+def epochs_of(rounds: Sequence[Rows]) -> int:
+    """Return the number of epochs in a halving, summed over its cells."""
+    return sum(one["epochs"] * len(one["accuracies"]) for one in rounds)
+
+
+def images(seed: int) -> DataSet:
+    """Return the images of the task, with the part of the training images that a search with this seed uses."""
+    return launch.data_of(find_experiment("rank", nasbench.TASK.experiment(seed=seed), None, {}).config)
+
+
+def ranked(
+    cells: Sequence[int], epochs: int, seed: int, data: DataSet, recipe: Mapping[str, Any] = RECIPE
+) -> dict[int, float]:
     """Train cells briefly; return their accuracies (0 to 1) on the held-out images, the best cell first."""
+    folder = WORK / f"short-trainings-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
-    keys = nasbench.TASK.experiment(seed=seed, **RECIPE, **{"rank.epochs": epochs, "rank.count": len(cells)})
+    keys = nasbench.TASK.experiment(seed=seed, **recipe, **{"rank.epochs": epochs, "rank.count": len(cells)})
     config = find_experiment("rank", keys, None, {}).config
     entries = [RankingEntry(nasbench.genotype(cell), nasbench.TASK.space, (str(cell),)) for cell in cells]
     place, screen = Launch(str(folder), False), Screen(silent=True)
-    report = launch.run_ranking(config, entries, launch.data_of(config), place, TASK, screen=screen).report
+    report = launch.run_ranking(config, entries, data, place, TASK, screen=screen).report
     shutil.rmtree(folder)
     return {int(one["sources"][0]): one["accuracies"][0] for one in report["networks"]}
+
+
+def try_recipes(jobs: int) -> None:
+    """Train random cells for one epoch with each of the recipes, and keep how well their accuracies order the true ones."""
+    images_of(nasbench.TASK.data)
+    known = begin(TASK, {**origin(), "tried": {}}, "recipes")
+    missing = [one for one in RECIPES if recipe_name(*one) not in known["tried"]]
+    for recipe, result in each(try_recipe, missing, jobs):
+        keep(TASK, {**own_origin(known), **result}, "recipes", "tried", recipe_name(*recipe))
+        say(f"{recipe_name(*recipe)}: {result}")
+
+
+def recipe_name(batch: int, lr: float) -> str:
+    """Return the settings of a recipe as text."""
+    return f"retrain.batch={batch} retrain.lr={lr}"
+
+
+def try_recipe(batch: int, lr: float) -> dict[str, float]:
+    """Train random cells for one epoch; return the rank correlation of their accuracies with the true ones, and their mean (0 to 1)."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(RECIPE_SEED)
+    cells = rng.choice(np.flatnonzero(CURRENT.cells(RECIPE_BUDGET)), RECIPE_CELLS, replace=False).tolist()
+    recipe = {**RECIPE, "retrain.batch": batch, "retrain.lr": lr}
+    accuracies = ranked(cells, 1, RECIPE_SEED, images(RECIPE_SEED), recipe)
+    own = np.array([accuracies[cell] for cell in cells])
+    return {"correlation": round(spearman(own, nasbench.truth()[cells]), 3), "accuracy": round(float(own.mean()), 3)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import rapdarts
 from rapdarts.files.run_files import RunFile
 from tests.evidence.figures import mean, paired_gain
 from tests.evidence.plan import BANKS
-from tests.evidence.store import WORK, Rows, keep, load, origin, own_origin, say
+from tests.evidence.store import WORK, Rows, begin, keep, load, origin, own_origin, say
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
 from tests.evidence.tasks import TASKS, images_of
 from tests.evidence.workers import each
@@ -29,10 +30,7 @@ def run(jobs: int, tasks: Sequence[str] = tuple(BANKS)) -> None:
     """Find a network on each bank with the missing seeds."""
     for task in tasks:
         images_of(TASKS[task].data)
-        known = load(task).get("find")
-        if known is None:
-            known = {**origin(), "seeds": {}}
-            keep(task, known, "find")
+        known = begin(task, {**origin(), "seeds": {}}, "find")
         missing = [(task, seed) for seed in SEEDS if str(seed) not in known["seeds"]]
         for (_, seed), result in each(find_once, missing, jobs):
             keep(task, {**own_origin(known), **result}, "find", "seeds", str(seed))
@@ -42,7 +40,7 @@ def run(jobs: int, tasks: Sequence[str] = tuple(BANKS)) -> None:
 def find_once(task: str, seed: int) -> dict[str, Any]:
     """Find a network within the budget of a bank, with its proof, and return its `facts` with the CPU time."""
     torch.set_num_threads(1)
-    bank, folder = TASKS[task], WORK / f"{task}-find-{seed}"
+    bank, folder = TASKS[task], WORK / f"{task}-find-{seed}-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
     settings = bank.experiment(seed=seed, **bank.recipe, **{"search.budget.macs": bank.macs, "find.proof": True})
     began = time.process_time()

@@ -62,6 +62,7 @@ def within(budget: int, spend: float) -> np.ndarray:
     return (units() <= budget) & (units() >= spend * budget)
 
 
+@cache
 def derivable(budget: int, skip_paths: str = SKIP_PATHS, spend: float = SPEND) -> np.ndarray:
     """Return the boolean mask (15625,) of the cells that a search could derive for a budget.
 
@@ -74,11 +75,13 @@ def derivable(budget: int, skip_paths: str = SKIP_PATHS, spend: float = SPEND) -
     return found
 
 
+@cache
 def counts(name: str) -> np.ndarray:
     """Return how many edges of each cell have the primitive `name`, (15625,)."""
     return (all_cells() == TASK.space.columns[name]).sum(1)
 
 
+@cache
 def allowed(max_skips: int | None = MAX_SKIPS, none: bool = False, skip_paths: str = SKIP_PATHS) -> np.ndarray:
     """Return the boolean mask (15625,) of the cells that a search may derive, whatever their cost.
 

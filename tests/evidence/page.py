@@ -25,7 +25,7 @@ from tests.evidence.store import ROOT, Rows, load
 from tests.evidence.tables import NOT_RUN, listed, paragraph, sources, table
 
 PAGE = ROOT / "docs" / "evidence.md"
-SATISFICING = PAGE.with_name("satisficing.svg")
+SATISFICING = PAGE.with_name(satisficing_tables.FIGURE)
 
 
 def write() -> None:
@@ -75,9 +75,9 @@ def protocol() -> list[str]:
         "# Evidence: does a search beat chance at equal cost?",
         "",
         *paragraph(
-            """`make evidence` runs the missing parts of the current attempt, and the missing searches of the banks with trained cells. Then
-            it writes this page from the raw results in [experiments/evidence](../experiments/evidence). `python -m tests.evidence --again`
-            repeats these searches. The other rows come from the commands listed below their tables."""
+            """`make evidence` runs those parts of the current attempt, and those searches for the banks of trained cells, that have no
+            results yet. Then it writes this page from the raw results in [experiments/evidence](../experiments/evidence).
+            `python -m tests.evidence --again` repeats these searches. The other rows come from the commands listed below their tables."""
         ),
         *paragraph(
             f"""The [protocol](../experiments/evidence/PROTOCOL.md) was written before the first run. In short: a search runs on CIFAR-10 at

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from rapdarts.strategy.agreement import contrasts
 from rapdarts.strategy.replicas import mean_weights
 from rapdarts.training.intervals import wilson
 from tests.evidence import nasbench, searches
 from tests.evidence.banks import genotype_of
 from tests.evidence.figures import spearman
-from tests.evidence.finding import TEST_SEEDS, WAYS
-from tests.evidence.finding_tables import trained
+from tests.evidence.finding import RECIPE, TEST_SEEDS, WHOLE, epochs_of, winner
 from tests.evidence.plan import CURRENT
 from tests.evidence.store import Rows
 
-BUDGETS, ACCURACIES = (11, 20, 28), (92.0, 93.0, 93.5)
-"""Budgets in units, and accuracies on CIFAR-10 in percent."""
+BUDGETS, QUANTILES = (11, 20, 28), (0.5, 0.75, 0.9)
+"""Budgets in units, and the quantiles of the accuracies of the cells that a search could derive, which are to be reached."""
 
 SETS = (4, 8)
 """Numbers of random cells of which the best after one epoch of training is proposed."""
@@ -41,10 +42,13 @@ TUNING_SEEDS = range(12)
 EVERY_SEED = (*CURRENT.seeds, *TEST_SEEDS)
 """Seeds on which the current attempt's settings were not chosen."""
 
+FULL_EPOCHS, FULL_IMAGES, FULL_PIXELS = 200, 50_000, 32**2
+"""Training of NAS-Bench-201 (Dong and Yang 2020, table 1)."""
+
 
 @dataclass(frozen=True)
 class Proposals:
-    """Cells that a method proposed for a budget, and the mean CPU time of a proposal, in seconds.
+    """Cells that a method proposed for a budget, and the CPU time of a proposal in seconds, without any final training.
 
     They are `exact` if they are all cells from which the method draws at random; the others are a sample.
     """
@@ -57,14 +61,39 @@ class Proposals:
         """Return the probability that a proposal reaches an accuracy in percent."""
         return float((nasbench.truth()[list(self.cells)] >= accuracy).mean())
 
-    def minutes(self, accuracy: float) -> float:
-        """Return the expected CPU time until a proposal reaches an accuracy, in minutes; infinite if none did."""
-        return minutes(self.seconds, self.chance(accuracy))
-
     def limits(self, accuracy: float) -> tuple[float, float]:
-        """Return the 95 % interval of `minutes`, from that of the probability (Wilson 1927)."""
-        low, high = wilson(self.chance(accuracy), len(self.cells))
-        return minutes(self.seconds, high), minutes(self.seconds, low)
+        """Return the 95 % interval of `chance` (Wilson 1927); for exact proposals, both limits are the probability."""
+        chance = self.chance(accuracy)
+        return (chance, chance) if self.exact else wilson(chance, len(self.cells))
+
+    def time(self, accuracy: float, training: float) -> float:
+        """Return the expected CPU time, in seconds, until a cell that reaches an accuracy has been proposed and trained.
+
+        `training` is the time of the final training that shows the accuracy of a proposal. Proposals are independent, so that their
+        expected number is the inverse of `chance` (Wald 1944). The result is infinite if no proposal reached the accuracy.
+        """
+        chance = self.chance(accuracy)
+        return (self.seconds + training) / chance if chance else np.inf
+
+
+@cache
+def accuracies(budget: int) -> tuple[float, ...]:
+    """Return the accuracies to reach within a budget in percent, rounded to 0.1."""
+    found = np.quantile(nasbench.truth()[CURRENT.cells(budget)], QUANTILES)
+    return tuple(round(float(one), 1) for one in found)
+
+
+def short_training(rows: Rows, budget: int) -> float:
+    """Return the CPU time of a final training on all images of the task with the recipe of the short trainings, in seconds."""
+    return float(2 * RECIPE["retrain.epochs"] * rows["pace"]["epoch"][str(budget)])
+
+
+def full_training(rows: Rows, budget: int) -> float:
+    """Return the CPU time of NAS-Bench-201's training, in seconds, in proportion to the numbers of images and pixels."""
+    images = FULL_IMAGES * nasbench.TASK.settings["data.fraction"] / 2
+    pixels = nasbench.TASK.image[1] * nasbench.TASK.image[2]
+    epoch = rows["pace"]["epoch"][str(budget)] * FULL_IMAGES / images * FULL_PIXELS / pixels
+    return float(FULL_EPOCHS * epoch)
 
 
 def run(jobs: int) -> None:
@@ -73,21 +102,17 @@ def run(jobs: int) -> None:
         searches.run_series("nasbench201", {**CURRENT.keys, **keys}, TUNING_SEEDS, jobs)
 
 
-def minutes(seconds: float, chance: float) -> float:
-    """Return the expected time until success, in minutes, of independent attempts that take some seconds each."""
-    return seconds / chance / 60 if chance else np.inf
-
-
 def methods(rows: Rows, budget: int) -> dict[str, Proposals]:
     """Return the proposals of all methods that have been run for a budget, by name."""
     single, groups = EVERY_SEED, [range(seed, seed + 3) for seed in EVERY_SEED[::3]]
+    search = rows["pace"]["search"]
     found = {
         "a random cell": Proposals(np.flatnonzero(CURRENT.cells(budget)).tolist(), 0.0, exact=True),
         **{f"the best of {number} random cells after one epoch": best_of(rows, number, budget) for number in SETS},
         "random cells, halved": halved(rows, "random", budget),
         "the best of ten random cells by NASWOT": by_naswot(rows, budget),
-        "one search": averaged(rows, CURRENT.name, [[seed] for seed in single], budget),
-        "three searches averaged": averaged(rows, CURRENT.name, groups, budget),
+        "one search": averaged(rows, CURRENT.name, [[seed] for seed in single], budget, search),
+        "three searches averaged": averaged(rows, CURRENT.name, groups, budget, search),
         f"two searches, and a third if their rank correlation is below {AGREED}": stopped_early(rows, groups, budget),
         "`rapdarts find`: eight cells of three searches, halved": halved(rows, "way", budget),
     }
@@ -96,23 +121,25 @@ def methods(rows: Rows, budget: int) -> dict[str, Proposals]:
 
 def cheaper(rows: Rows, budget: int) -> dict[str, Proposals]:
     """Return the proposals of searches with cheaper settings on tuning seeds, one by one and averaged, by name."""
-    groups = {"one search": 1, "three searches averaged": 3}
-    found = {}
+    sizes, found = {"one search": 1, "three searches averaged": 3}, {}
     for words, keys in {"as above": {}, **CHEAPER}.items():
-        for kind, size in groups.items():
+        search = rows["pace"]["searches"][words] if keys else rows["pace"]["search"]
+        for kind, size in sizes.items():
             sets = [TUNING_SEEDS[start : start + size] for start in TUNING_SEEDS[::size]]
-            found[f"{kind}, {words}"] = averaged(rows, searches.variant_name({**CURRENT.keys, **keys}), sets, budget)
+            name = searches.variant_name({**CURRENT.keys, **keys})
+            found[f"{kind}, {words}"] = averaged(rows, name, sets, budget, search)
     return {name: one for name, one in found.items() if one.cells}
 
 
-def averaged(rows: Rows, name: str, groups: Sequence[Sequence[int]], budget: int) -> Proposals:
-    """Return the cells derived from averages of the searches of a variant, one for each group of seeds that has been run."""
+def averaged(rows: Rows, name: str, groups: Sequence[Sequence[int]], budget: int, search: float) -> Proposals:
+    """Return the cells derived from averages of the searches of a variant, one for each group of seeds that has been run.
+
+    `search` is the time of one search in seconds.
+    """
     known = [group for group in groups if len(searches.seeds_of(rows, name, group)) == len(group)]
-    cells = [
-        nasbench.strongest(mean_weights(searches.weights_of(rows, name, group)), CURRENT.cells(budget))
-        for group in known
-    ]
-    return Proposals(cells, average([sum(searches.cpu_seconds(rows, name, group)) for group in known]))
+    means = [mean_weights(searches.weights_of(rows, name, group)) for group in known]
+    cells = [nasbench.strongest(one, CURRENT.cells(budget)) for one in means]
+    return Proposals(cells, average([search * len(group) for group in known]))
 
 
 def stopped_early(rows: Rows, groups: Sequence[Sequence[int]], budget: int) -> Proposals:
@@ -120,53 +147,52 @@ def stopped_early(rows: Rows, groups: Sequence[Sequence[int]], budget: int) -> P
     chosen = []
     for group in groups:
         if len(searches.seeds_of(rows, CURRENT.name, group)) == len(group):
-            first, second = (one[0] for one in searches.weights_of(rows, CURRENT.name, group[:2]))
+            first, second = searches.weights_of(rows, CURRENT.name, group[:2])
             chosen.append(group[:2] if agreement(first, second) >= AGREED else group)
-    return averaged(rows, CURRENT.name, chosen, budget)
+    return averaged(rows, CURRENT.name, chosen, budget, rows["pace"]["search"])
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the rank correlation of two searches' log mixing weights (edges, primitives), without `none`, after subtracting edge means."""
-    logs = [np.log(np.delete(one, nasbench.TASK.space.columns["none"], 1)) for one in (first, second)]
-    return spearman(*((one - one.mean(1, keepdims=True)).ravel() for one in logs))
+    """Return the rank correlation that a search with two replicas reports, given their mixing weights (1, 6, 5)."""
+    return spearman(contrasts(nasbench.TASK.space, first), contrasts(nasbench.TASK.space, second))
 
 
-def compared(rows: Rows, source: str, budget: int) -> list[Rows]:
-    """Return the results of `rapdarts find`'s way on the test seeds for a budget that have the "way" or the "random" cells."""
-    known = rows.get("find", {"ways": {}})["ways"].get(WAYS[0].name, {})
-    found = [one[str(budget)] for seed, one in known.items() if int(seed) in TEST_SEEDS and str(budget) in one]
-    return [one for one in found if source in one]
+def compared(rows: Rows, budget: int) -> list[tuple[int, Rows]]:
+    """Return the results of `rapdarts find`'s way on the test seeds for a budget, each with the first seed of its group."""
+    known = rows.get("find", {"ways": {}})["ways"].get(WHOLE, {})
+    return [
+        (int(seed), one[str(budget)]) for seed, one in known.items() if int(seed) in TEST_SEEDS and str(budget) in one
+    ]
 
 
 def halved(rows: Rows, source: str, budget: int) -> Proposals:
     """Return the winners of `rapdarts find`'s way ("way"), or of "random" cells with the same compute."""
-    found = compared(rows, source, budget)
-    seconds = [trained(one[source]) + (one["searches"] if source == "way" else 0.0) for one in found]
-    return Proposals([one[source]["winner"] for one in found], average(seconds))
+    found = [one[source] for _, one in compared(rows, budget)]
+    searched = 3 * rows["pace"]["search"] if source == "way" else 0.0
+    seconds = [searched + rows["pace"]["epoch"][str(budget)] * epochs_of(one) for one in found]
+    return Proposals([winner(one) for one in found], average(seconds))
 
 
 def best_of(rows: Rows, number: int, budget: int) -> Proposals:
-    """Return the best of disjoint sets of `number` random cells after the first round of `random cells, halved`."""
+    """Return the best of the first `number` random cells of each group after the first round of `random cells, halved`.
+
+    The cells are put in a random order first, because they are kept in the order of their accuracies.
+    """
     cells, seconds = [], []
-    for one in compared(rows, "random", budget):
-        drawn = list(one["random"]["rounds"][0]["accuracies"].items())
-        order = np.random.default_rng(len(cells)).permutation(
-            len(drawn)
-        )  # they are kept in the order of their accuracies
-        for start in range(0, len(drawn) - number + 1, number):
-            cells.append(
-                int(max((drawn[place] for place in order[start : start + number]), key=lambda pair: pair[1])[0])
-            )
-            seconds.append(number * one["random"]["rounds"][0]["epochs"] * one["random"]["epoch_seconds"])
+    for seed, one in compared(rows, budget):
+        first = one["random"][0]
+        drawn = sorted(first["accuracies"].items(), key=lambda pair: int(pair[0]))
+        order = np.random.default_rng([seed, budget]).permutation(len(drawn))[:number]
+        cells.append(int(max((drawn[place] for place in order), key=lambda pair: pair[1])[0]))
+        seconds.append(len(order) * first["epochs"] * rows["pace"]["epoch"][str(budget)])
     return Proposals(cells, average(seconds))
 
 
 def by_naswot(rows: Rows, budget: int) -> Proposals:
-    """Return the cells that NASWOT chose for the current attempt. The time of a draw, which is for all budgets, is divided evenly."""
+    """Return the cells that NASWOT chose for the current attempt."""
     seeds = rows.get("naswot", {"seeds": {}})["seeds"]
-    found = [seeds[str(seed)] for seed in CURRENT.seeds if str(seed) in seeds]
-    cells = [nasbench.number(genotype_of(one["cells"][str(budget)])) for one in found]
-    return Proposals(cells, average([one["cpu_seconds"] / len(nasbench.ALL_BUDGETS) for one in found]))
+    found = [seeds[str(seed)]["cells"][str(budget)] for seed in CURRENT.seeds if str(seed) in seeds]
+    return Proposals([nasbench.number(genotype_of(one)) for one in found], rows["pace"]["naswot"])
 
 
 def average(seconds: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import rapdarts
 from rapdarts.strategy.alphas import read_alphas
 from rapdarts.strategy.relaxation import mixing_weights
 from rapdarts.strategy.replicas import mean_weights
-from tests.evidence.store import WORK, Rows, keep, load, origin, own_origin, say
+from tests.evidence.store import WORK, Rows, begin, keep, origin, own_origin, say
 from tests.evidence.tasks import TASKS, images_of
 from tests.evidence.workers import each
 
@@ -30,20 +31,18 @@ def variant_name(keys: Mapping[str, Any]) -> str:
 def run_series(task: str, keys: Mapping[str, Any], seeds: Sequence[int], jobs: int, again: bool = False) -> None:
     """Search with the seeds that are missing, or with all if `again`, in several processes, and keep the results."""
     images_of(TASKS[task].data)
-    name, known = variant_name(keys), load(task)["searches"]
-    if name not in known:
-        known[name] = {**origin(), "keys": dict(keys), "seeds": {}}
-        keep(task, known[name], "searches", name)
-    missing = [seed for seed in seeds if again or str(seed) not in known[name]["seeds"]]
+    name = variant_name(keys)
+    known = begin(task, {**origin(), "keys": dict(keys), "seeds": {}}, "searches", name)
+    missing = [seed for seed in seeds if again or str(seed) not in known["seeds"]]
     for (*_, seed), result in each(one_search, [(task, dict(keys), seed) for seed in missing], jobs):
-        keep(task, {**own_origin(known[name]), **result}, "searches", name, "seeds", str(seed))
+        keep(task, {**own_origin(known), **result}, "searches", name, "seeds", str(seed))
         say(f"{task}, {name}: seed {seed}, {result['cpu_seconds']} CPU s")
 
 
 def one_search(task: str, keys: dict[str, Any], seed: int) -> dict[str, Any]:
     """Search once; return the log mixing weights (kinds, edges, primitives) and the CPU time."""
     torch.set_num_threads(1)
-    folder = WORK / f"{task}-{seed}"
+    folder = WORK / f"{task}-{seed}-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
     began = time.process_time()
     rapdarts.search(TASKS[task].experiment(seed=seed, **keys), run=folder, progress=False)

@@ -29,7 +29,7 @@ def load(task: str) -> Rows:
     """Return the results of a task.
 
     The keys are `searches` (by variant and seed), `cells` (of a bank) and `trained` (accuracies by genotype and seed). Some
-    tasks also have `naswot` and `budgeted`.
+    tasks also have `naswot`, `budgeted`, `find`, `recipes` and `pace`.
     """
     file = FOLDER / f"{task}.json"
     empty: Rows = {"searches": {}, "cells": [], "trained": {}}
@@ -45,6 +45,18 @@ def keep(task: str, value: Any, *place: str) -> None:
     """Write one result of a task under a path of keys, without losing results that other processes write at the same time."""
     with _alone():
         _keep(task, value, place)
+
+
+def begin(task: str, value: Any, *place: str) -> Any:
+    """Return the result of a task under a path of keys; set it to `value` first if there is none."""
+    with _alone():
+        level: Any = load(task)
+        for name in place:
+            level = level.get(name, {})
+        if level:
+            return level
+        _keep(task, value, place)
+    return value
 
 
 def _keep(task: str, value: Any, place: Sequence[str]) -> None:

@@ -34,6 +34,7 @@ from tests.evidence import (  # fmt: skip
 from tests.evidence.figures import Mean, mean, percentile
 from tests.evidence.made_up import bank_of
 from tests.evidence.nasbench import ALL_BUDGETS
+from tests.evidence.plan import CURRENT
 from tests.evidence.workers import each
 
 UNITS = {"none": 0, "skip_connect": 0, "nor_conv_1x1": 1, "nor_conv_3x3": 9, "avg_pool_3x3": 0}
@@ -142,13 +143,13 @@ def test_differences_of_means_have_the_degrees_of_freedom_of_welch() -> None:
 
 def test_a_verdict_names_the_rules_that_are_beaten() -> None:
     gains = {"chance": Mean(9, 1, 12), "NASWOT": Mean(1, 1, 12)}
-    assert attempts.verdict("one search", gains) == "With 95 % confidence, one search beats chance, but not NASWOT."
+    assert attempts.verdict(1, gains) == "One search beats chance with 95 % confidence, but not NASWOT."
     assert (
-        attempts.verdict("three searches averaged", {"chance": Mean(9, 1, 4)})
-        == "With 95 % confidence, three searches averaged beat chance."
+        attempts.verdict(3, {"chance": Mean(9, 1, 4)})
+        == "An average of three searches beats chance with 95 % confidence."
     )
     none = {"chance": Mean(1, 1, 12), "NASWOT": Mean(-9, 1, 12)}
-    assert attempts.verdict("one search", none) == "With 95 % confidence, one search beats none of these."
+    assert attempts.verdict(1, none) == "One search does not beat any of these with 95 % confidence."
 
 
 # --- searches ------------------------------------------------------------------------------------------------------
@@ -168,6 +169,31 @@ def test_enumeration_and_rapdarts_derive_the_same_cell(skip_paths: str, spend: f
         assert nasbench.strongest(weights, cells) == nasbench.derived(
             weights, budget, spend=spend, skip_paths=skip_paths
         )
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("attempt", plan.ATTEMPTS, ids=lambda one: f"seeds {one.seeds[0]}-{one.seeds[-1]}")
+def test_enumeration_and_rapdarts_derive_the_same_cells_from_every_search_of_an_attempt(attempt: plan.Attempt) -> None:
+    rows = store.load("nasbench201")
+    seeds = searches.seeds_of(rows, attempt.name, attempt.seeds)
+    assert seeds == list(attempt.seeds)
+    weights = searches.weights_of(rows, attempt.name, seeds)
+    expected = [
+        [nasbench.derived(one, budget, spend=attempt.spend, skip_paths=attempt.skip_paths) for budget in ALL_BUDGETS]
+        for one in weights
+    ]
+    assert attempts.judged(weights, attempt).cells == expected
+
+
+def test_an_attempt_tells_which_goals_it_reached() -> None:
+    best = [int(np.flatnonzero(CURRENT.cells(b))[nasbench.truth()[CURRENT.cells(b)].argmax()]) for b in ALL_BUDGETS]
+    worst = [int(np.flatnonzero(CURRENT.cells(b))[nasbench.truth()[CURRENT.cells(b)].argmin()]) for b in ALL_BUDGETS]
+    found = {1: attempts.Judged([worst, worst]), 3: attempts.Judged([best])}
+    low, high = (found[size].score().value for size in (1, 3))
+    assert attempts.goals(found) == (
+        f"The goals were scores of at least: one search 70 (missed: {low:.1f}) and three searches averaged 80 (reached: {high:.1f})."
+    )
+    assert attempts.goals({}) == ""
 
 
 def test_scorings_transform_log_mixing_weights() -> None:

@@ -48,7 +48,7 @@ def test_the_readme_quotes_the_headlines() -> None:
 def test_a_page_without_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     text = page.render()
-    assert text.startswith("# Evidence") and text.count("Not run yet.") == 9 and "evidence.svg" not in text
+    assert text.startswith("# Evidence") and text.count("Not run yet.") == 13 and "evidence.svg" not in text
     assert figure.as_svg(figure.picture(store.load("nasbench201"))).startswith(b"<?xml")
 
 
@@ -94,7 +94,7 @@ def test_a_page_with_all_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "So far 6 of 12 searches have been run.",
         "| one search | 6 |",
         "| three searches averaged | 2 |",
-        "With 95 % confidence, one search beats none of these.",
+        "One search does not beat any of these with 95 % confidence.",
         "A random cell among them scores 70.8",
         "| the best of ten random cells by NASWOT (any number of skip-only paths), seeds 100-111 | 1 |",
         "| 11 units | 1 | 12,759,680 | 11,776,640 | 92.3% |",

@@ -204,13 +204,6 @@ def test_a_run_with_a_width_chosen_by_latency(
         file_sha256(run / "search" / "alphas.json"),
     )
 
-    # The network does not depend on whether the table was measured in the run or before.
-    other = tmp_path / "other"
-    given = words("skeleton.channels=6", "budget.params=30k", limit, f"search.latency={run / 'latency.json'}")
-    assert main([*given, "search.latency_of=a made-up device", f"run={other}"]) == 0
-    assert weights_sha256(other / "network" / "network.safetensors") == before[0]
-    assert result(other)["latency"] is None and result(other)["steps"][0]["name"] == "search"
-
 
 def test_the_given_time_includes_the_measurement(
     tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -137,7 +137,7 @@ def test_the_summary_names_memory_and_batch() -> None:
     estimate = estimate_of(("search.layers", [3]), ("search.candidates", [0]), ("search.skip_dropout", [0]))
     found = estimate.footprint(0)
     takes = LIBRARY_BYTES + OVERHEAD * found.bytes(96)
-    start = f"a step will take about {show_bytes(takes)} (stage 1 of 1: 3 cells, batch 96)"
+    start = f"a step will take about {show_bytes(takes)} (stage 1 of 1: 3 cells, batch size 96)"
 
     def words(free: int | None) -> str | None:
         return replace(estimate, free=free).summary()
@@ -247,9 +247,9 @@ def test_a_search_that_runs_out_of_memory_reports_what_fits_and_can_be_resumed(
         assert main(command) == 7
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.search(r"^a step will take about \d+ MB \(stage 1 of 2: 3 cells, batch 24\)", err, re.MULTILINE)
+    assert re.search(r"^a step will take about \d+ MB \(stage 1 of 2: 3 cells, batch size 24\)", err, re.MULTILINE)
     sentence = (
-        "out of memory in stage 2 of 2 at batch 24: a batch of about 18 fits; set search.batch=18 or"
+        "out of memory in stage 2 of 2 at batch size 24: a batch of about 18 fits; set search.batch=18 or"
         " search.checkpoint=true."
     )
     assert err.endswith(f"\nrapdarts: error: {sentence}\n")
@@ -301,7 +301,7 @@ def test_a_process_is_warned_before_it_really_runs_out_of_memory(tmp_path: Path)
         r"warning: a step will take about 2\.\d GB .* but only \d+ MB is free: a batch of about (\d+) fits", warning
     )
     after = re.match(
-        r"rapdarts: error: out of memory in stage 1 of 3 at batch 400: a batch of about (\d+) fits", sentence
+        r"rapdarts: error: out of memory in stage 1 of 3 at batch size 400: a batch of about (\d+) fits", sentence
     )
     assert before and after and before.group(1) == after.group(1)
     assert 10 < int(after.group(1)) < 100
@@ -334,7 +334,7 @@ def test_a_retraining_that_runs_out_of_memory_reports_what_to_set(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.endswith(
-        "\nrapdarts: error: out of memory at batch 64: set retrain.batch=32 with retrain.accumulate=2 or retrain.amp=bf16.\n"
+        "\nrapdarts: error: out of memory at batch size 64: set retrain.batch=32 with retrain.accumulate=2 or retrain.amp=bf16.\n"
     )
 
 

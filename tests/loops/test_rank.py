@@ -131,7 +131,7 @@ def test_the_best_network_can_be_retrained_and_all_can_be_evaluated(
     assert main(["export", str(folder / first["folders"][0]), *files]) == 0
     card = Path(json.loads(capsys.readouterr().out)["card"]).read_text()
     assert (
-        f"| training | 1 epoch in a ranking, on 0.5 of these training images, with rapdarts {rapdarts.__version__}, torch"
+        f"| training | 1 epoch in a ranking, on a fraction 0.5 of these training images, with rapdarts {rapdarts.__version__}, torch"
         in card
     )
     assert "| test accuracy | unknown: the run has no result for this file |" in card
@@ -464,7 +464,9 @@ def test_running_out_of_memory_reports_which_retraining_settings_to_change(
 
     monkeypatch.setattr("rapdarts.loops.retrain.to_device", greedy)
     assert ranking(tmp_path / "rank", search, *QUICK) == 7
-    words = "error: out of memory at batch 100: set retrain.batch=50 with retrain.accumulate=2 or retrain.amp=bf16."
+    words = (
+        "error: out of memory at batch size 100: set retrain.batch=50 with retrain.accumulate=2 or retrain.amp=bf16."
+    )
     assert words in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""Searches with other relaxations: what reaches the supernet and the price, resumed runs, and the stop by the curvature."""
+"""Searches with other relaxations: what reaches the supernet and the price, resumed runs, and RobustDARTS' early stopping."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_an_interrupted_search_resumes_bit_identically(
     assert derived["cells"] == found["cells"]
 
 
-# --- the stop by the curvature -----------------------------------------------------------------------------------
+# --- RobustDARTS' early stopping ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -451,7 +451,7 @@ def test_a_reference_network_learns_and_can_be_evaluated(
     assert main(["retrain", "LeNet", "digits", *data, *recipe, f"run={folder}"]) == 0
     out, err = capsys.readouterr()
     assert "building lenet for images of 1x16x16 and 10 classes\n" in err
-    assert "ignoring retrain.drop_path and retrain.auxiliary: only networks of cells use them\n" in err
+    assert "ignoring retrain.drop_path and retrain.auxiliary: used only by networks built from cells\n" in err
 
     result = json.loads((folder / "result.json").read_text())
     assert result["network"] == "lenet"

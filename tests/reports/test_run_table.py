@@ -134,7 +134,7 @@ def test_row_of_a_random_baseline(tmp_path: Path) -> None:
         json.dumps({**RESULTS["random"], "count": 1, "standard_deviation": None, "networks": one}), encoding="utf-8"
     )
     (row,) = rows(folder)
-    assert (row["what"], row["test accuracy"]) == ("random baseline, N = 1", "51.00 %, of a single genotype")
+    assert (row["what"], row["test accuracy"]) == ("random baseline, N = 1", "51.00 % (a single genotype)")
 
 
 def test_row_of_a_ranking(tmp_path: Path) -> None:

@@ -219,13 +219,13 @@ def test_agreement_in_words() -> None:
     found = Agreement(replicas=3, choices=16, same=10.333, chance=2.04, correlation=0.5)
     assert found.words(25) == (
         "the three replicas agree on 10.3 of 16 choices (chance: 2.04); the rank correlation of their weights is 0.50,"
-        " so the mean of three other replicas would have a correlation of 0.75 with their mean"
+        " so the mean of three other replicas would have a correlation of 0.75 with the mean of these"
     )
     noise = replace(found, correlation=0.1)
     assert noise.words(25) == (
         "the three replicas agree on 10.3 of 16 choices (chance: 2.04); the rank correlation of their weights is 0.10,"
-        " so the mean of three other replicas would have a correlation of 0.25 with their mean. This is mostly noise; more epochs"
-        " (search.epochs=75) or replicas (search.replicas=9) help"
+        " so the mean of three other replicas would have a correlation of 0.25 with the mean of these. This is mostly noise; more"
+        " epochs (search.epochs=75) or replicas (search.replicas=9) help"
     )
     assert (
         replace(found, correlation=-0.2)

@@ -61,7 +61,7 @@ def test_impossible_shares_are_refused(share: float, n: int) -> None:
 def test_accuracies_in_words() -> None:
     assert percent(1.0, wilson(1.0, 600), ", n = 600") == "100.00 % (95 % interval 99.36 to 100.00 %, n = 600)"
     assert percent(0.99, wilson(0.99, 600)) == "99.00 % (95 % interval 97.84 to 99.54 %)"
-    assert mean_in_words([0.5]) == "50.00 %, of a single genotype"
+    assert mean_in_words([0.5]) == "50.00 % (a single genotype)"
     # t(2) = 4.3027; the standard error is 0.01 / sqrt(3)
     assert mean_in_words([0.5, 0.51, 0.52]) == (
         "51.00 % (95 % interval 48.52 to 53.48 %, mean of 3 genotypes, standard deviation 1.00 %)"

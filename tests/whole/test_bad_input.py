@@ -200,7 +200,7 @@ COMMANDS = {
     "search digits space=../darts": "there is no search space '../darts'; the nearest is darts",
     "search digits primitives=[skip_connect,sep_conv_9x9]": "search.primitives: the space darts has no primitive 'sep_conv_9x9'; ",
     "search digits primitives=[none]": "search.primitives leaves nothing to derive; list at least one primitive besides none.",
-    "search digits primitives=[skip_connect,skip_connect]": "search.primitives lists a primitive twice; list each once.",
+    "search digits primitives=[skip_connect,skip_connect]": "search.primitives lists a primitive twice; list each primitive once.",
     "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 primitives in a stage with only 2 left",
     "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; set the first entry to 0.",
     "search digits device=quantum": "device=quantum is not a device; write auto, cpu, cuda or cuda:N.",
@@ -217,7 +217,7 @@ COMMANDS = {
     "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': it is neither a file nor a"
     " known name; choose from ",
     "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean must have one value per channel of the images (1), not 3.",
-    "search digits data.name=npz": "data.name=npz needs data.path; set data.path=PATH",
+    "search digits data.name=npz": "data.name=npz needs data.path; set it to the path of the images",
     "search digits data.name=folder data.path=nowhere": "data.path=nowhere does not exist.",
     "search digits data.name=cifar10 data.path=.": "change data.path.",
     "retrain NASNet digits --space mine.py": "NASNet: cell normal, node 0, edge 0: the space mine has no primitive 'sep_conv_5x5'; ",
@@ -553,13 +553,16 @@ GENOTYPES = {
     ),
     "a call as a primitive": (
         DARTS.replace("'skip_connect'", "open('marker', 'w')", 1),
-        "only lists of pairs such as ",
+        "only whole numbers and lists of pairs such as ",
     ),
     "a comprehension": (
         DARTS.replace("range(2, 6)", "[open('marker', 'w') for i in (2,)]", 1),
         "concat must be a list or range(first, end).",
     ),
-    "an f-string": (DARTS.replace("'skip_connect'", 'f\'{open("marker", "w")}\'', 1), "only lists of pairs such as "),
+    "an f-string": (
+        DARTS.replace("'skip_connect'", 'f\'{open("marker", "w")}\'', 1),
+        "only whole numbers and lists of pairs such as ",
+    ),
     "a walrus": (DARTS.replace("range(2, 6)", "(x := open('marker', 'w'))", 1), "concat must be a list or range("),
     "a lambda": ("(lambda: open('marker', 'w'))()", "genotype.json contains no genotype: found "),
     "a huge range": (
@@ -570,7 +573,7 @@ GENOTYPES = {
     "a truncated text": (DARTS[:-5], "genotype.json contains no genotype: line 1: Genotype( is not closed; supported "),
     "an unpaired edge": (
         "Genotype(normal=[('skip_connect', 0)], normal_concat=[2], reduce=[], reduce_concat=[2])",
-        "two for each node up to 2, the last in concat; put the pairs of each node in a list.",
+        "two per node up to node 2, the last in concat; put the pairs of each node in a list.",
     ),
 }
 
@@ -763,7 +766,7 @@ def test_searches_on_different_images_are_not_averaged(
         save_checkpoint(folder / "checkpoint", {}, {"command": "search", "data set": "ab"[seed // 2] * 64})
     assert main(["derive", "first", "second", "out=two.json"]) == 0
     error = (
-        "third and first searched on different images (fingerprints bbbbbbbbbbbb and aaaaaaaaaaaa); only runs on the same"
+        "third and first used different images (fingerprints bbbbbbbbbbbb and aaaaaaaaaaaa); only runs on the same"
         " data can be averaged."
     )
     capsys.readouterr()

@@ -272,7 +272,7 @@ def test_a_trained_network_is_retrained_with_the_experiment_of_its_run(
     ranked = rapdarts.rank(runs / "search", RANKED, run=runs / "short", progress=False)
     for network in (ranked, ranked.folder):
         with pytest.raises(
-            InputError, match="short is a ranking, which trains too briefly for a retraining; add the experiment"
+            InputError, match="short is a ranking, which trains its networks only briefly; add the experiment"
         ):
             rapdarts.retrain(network)
     assert main(["retrain", str(ranked.folder), "--print-config"]) == 2

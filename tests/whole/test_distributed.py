@@ -127,6 +127,7 @@ def test_separate_norms_match_two_accumulated_batches(separate: Path, tmp_path: 
     torch.testing.assert_close(means[0], means[1], rtol=1e-12, atol=0)
 
 
+@pytest.mark.proof
 def test_separate_norms_can_be_compiled(separate: Path, tmp_path: Path) -> None:
     settings = [*SEPARATE, "retrain.compile=true"]
     codes, errors = Job(tmp_path, compiled_in_float64, *retraining(tmp_path / "run", *settings)).end()
@@ -145,6 +146,7 @@ TWENTY_STEPS = ["data.fraction=0.1", "retrain.batch=119", "retrain.epochs=20"]
 """119 images: 60 for one process and 59 for the other."""
 
 
+@pytest.mark.proof
 def test_losses_of_twenty_steps_agree_at_a_high_learning_rate_in_float64(tmp_path: Path) -> None:
     """The network has both kinds of cell and both heads; at lr 0.1, rounding errors grow from step to step."""
     recipe = [*TWENTY_STEPS, "retrain.lr=0.1", "retrain.lr_min=0.1", "retrain.auxiliary=0.4", "retrain.drop_path=0.3"]

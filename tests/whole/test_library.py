@@ -439,7 +439,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "image": (lambda: rapdarts.derived("PDARTS", image=(32, 32)), r"image=\(32, 32\) must be \(channels, height"),
     "stem": (lambda: rapdarts.derived("PDARTS", stem="big"), "stem cannot be 'big'"),
     "another space": (lambda: rapdarts.derived("PDARTS", space=MINE), "no primitive 'dil_conv_3x3'"),
-    "width": (lambda: rapdarts.derived("PDARTS", channels=1), "needs at least 2"),
+    "width": (lambda: rapdarts.derived("PDARTS", channels=1), "cannot halve its channels; use at least 2"),
     "text": (lambda: rapdarts.read("Genotype(normal=[])"), "the genotype: the field normal_concat is missing"),
     "key for a module": (lambda: rapdarts.costs(nn.Flatten(), channels=8), "a Flatten does not use channels="),
     "key for a reference network": (lambda: rapdarts.costs("alexnet", layers=8), "alexnet does not use layers="),
@@ -455,7 +455,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "test, labels: label .* but labels of 3 classes must be 0 to 2",
     ),
     "texts": (lambda: rapdarts.search(TINY, data=(IMAGES, ["a"] * 300)), "data, labels must be numbers"),
-    "one array": (lambda: rapdarts.search(TINY, data=IMAGES), r"data: item 0 must be \(image, label\), not a ndarray"),
+    "one array": (lambda: rapdarts.search(TINY, data=IMAGES), r"data: item 0 must be \(image, label\), not ndarray"),
     "a loader": (
         lambda: rapdarts.search(TINY, data=DataLoader(TensorDataset(torch.from_numpy(IMAGES)))),
         "data is a DataLoader, .*; pass its data set: data=loader.dataset",
@@ -470,7 +470,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a number": (lambda: rapdarts.search(TINY, data=3), r"data must be a pair \(images, labels\), or a data set"),
     "empty data": (lambda: rapdarts.search(TINY, data=[]), "data has no images"),
-    "a mapping": (lambda: rapdarts.search(TINY, data={"train": (IMAGES, LABELS)}), "data must be a pair .*not a dict"),
+    "a mapping": (lambda: rapdarts.search(TINY, data={"train": (IMAGES, LABELS)}), "data must be a pair .*not dict"),
     "sparse": (
         lambda: rapdarts.search(TINY, data=(torch.from_numpy(IMAGES).to_sparse(), LABELS)),
         "data, images cannot be converted to an array",

@@ -298,7 +298,9 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
     }
     assert found[1] == answer(capsys, "cost", "lenet")
     assert main(["cost", "net.onnx"]) == 0
-    words = "net.onnx is an ONNX graph: bytes are those in the file, and costs shown as - are not counted"
+    words = (
+        "net.onnx is an ONNX graph: bytes are those of the weights in the file, and costs shown as - are not counted"
+    )
     assert words in capsys.readouterr().out
     write_onnx("more.onnx", ("Det", "volume"), ("Det", "again"))
     assert answer(capsys, "cost", "more.onnx")["not_counted"] == {"Det": ["volume", "again"]}
@@ -314,9 +316,9 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
     for command in (("export", "net.onnx"), ("retrain", "net.onnx", "digits")):
         words = "net.onnx is an ONNX file, and rapdarts cannot read a genotype from it; pass the run folder"
         assert words in refusal(capsys, *command)
-    words = "net.onnx is an ONNX file, which rapdarts can only evaluate and count; pass the run folder of its network, or the "
+    words = "net.onnx is an ONNX file, which works only with rapdarts evaluate and rapdarts cost; pass the run folder of its"
     assert words in refusal(capsys, "export", "net.onnx", "to=pt2", "out=net.pt2")
-    with pytest.raises(InputError, match="can only evaluate and count"):
+    with pytest.raises(InputError, match="works only with rapdarts evaluate and rapdarts cost"):
         rapdarts.load("net.onnx")
 
 

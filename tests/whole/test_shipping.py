@@ -28,7 +28,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="RAPDARTS_DATA is not a folder with cifar-10-batches-bin")
 def test_a_network_is_trained_stopped_resumed_exported_and_opened(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

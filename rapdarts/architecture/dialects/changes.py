@@ -1,4 +1,4 @@
-"""Detection of changes to values in Python source, other than plain assignments to names, from its syntax tree."""
+"""Names in Python source whose values may change other than by plain assignments, found in its syntax tree."""
 
 from __future__ import annotations
 
@@ -6,155 +6,185 @@ import ast
 import builtins
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Iterable, Iterator
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-SETTERS = ("setattr", "delattr", "__setattr__", "__delattr__")
-READING_METHODS = frozenset(("copy", "count", "index", "get", "items", "keys", "values", "_asdict", "_replace"))
-"""Methods of lists, dictionaries and named tuples that change nothing."""
-READING_FUNCTIONS = re.compile(
+Loop = ast.For | ast.AsyncFor | ast.While
+Result = ast.Return | ast.Yield | ast.YieldFrom
+CHANGING = re.compile(
+    "append|clear|extend|insert|pop(item)?|remove|reverse|setdefault|sort|update|(set|del)attr|__(set|del)(item|attr)__|__i(add|mul|or)__"
+)
+"""Pattern for methods of lists and dictionaries that change them, and functions that change attributes."""
+NAMESPACES = ("globals", "vars", "locals")
+HARMLESS = re.compile(
     "(p?print|plot|draw|show|display|visuali[sz]e|log|info|debug|warning|error|save|dump|write|check|assert|validate)\\w*"
+    "|copy|deepcopy|count|index|get|items|keys|values|_asdict|_replace|edge|node|render|cuda|to|train|load_state_dict"
     "|[A-Z]\\w*"  # classes
 )
-"""Pattern for functions that, like Python's built-in ones, are assumed not to change their arguments."""
-VIEWS = frozenset(("enumerate", "zip", "reversed", "iter", "items", "values", "get"))
-"""Functions and methods that return parts of their arguments without copying them."""
+"""Pattern for functions and methods that, like Python's built-in functions, are assumed to change nothing."""
 
 
-MAX_CHANGES = 50
-"""Maximum number of changes to a name inside functions that are tracked individually."""
+class Changes:
+    """Names of a module whose values may change, each with a statement that may change it.
+
+    The order of statements is ignored. Two names are linked if their values may share a list: if they occur in one
+    assignment, loop or call, or if one is a function and the other its parameter or result. A change to the value of a
+    name counts for all names that are linked with it, directly or through others.
+    """
+
+    def __init__(self, module: ast.Module) -> None:
+        qualify(module)
+        nodes = [*ast.walk(module)]
+        self.functions = {node.name for node in nodes if isinstance(node, Function)}
+        self.imported = {bound_name(node) for node in nodes if isinstance(node, ast.alias)}
+        self.changed: dict[str, ast.stmt] = {}
+        self.rebound: dict[str, ast.stmt] = {}  # the values of other names stay as they are
+        self.stored: dict[str, ast.stmt] = {}  # names of which plain assignments set attributes and items
+        self.links: defaultdict[str, set[str]] = defaultdict(set)
+        self.calls: dict[ast.AST, str] = {}  # calls whose names are linked, each with one of the names
+        assigned = [target for statement, *_ in statements(module.body) for target in targets(statement)]
+        plain = {id(part) for target in assigned for part in ast.walk(target)}
+        # An inner statement comes after, and thus replaces, those around it.
+        around = {id(node): one for one in nodes if isinstance(one, ast.stmt) for node in ast.walk(one)}
+        for node in reversed(nodes[1:]):  # inner nodes first
+            self.read(node, around[id(node)], id(node) in plain)
+        self.changed |= {name: statement for name, statement in self.stored.items() if self.links[name]}
+        stack = [*self.changed]
+        while stack:
+            name = stack.pop()
+            others = [other for other in self.links[name] if other not in self.changed]
+            self.changed |= dict.fromkeys(others, self.changed[name])
+            stack += others
+
+    def of(self, target: ast.expr, prefix: str, statement: ast.stmt) -> ast.stmt | None:
+        """Return a statement that may change what a plain assignment in the class `prefix` sets; None if there is none."""
+        names = [*self.names_in(target)]
+        around = [*names, *prefix.split("."), *NAMESPACES]
+        found = [self.rebound.get(name) for name in names] + [self.changed.get(name) for name in around]
+        if isinstance(target, ast.Name):
+            found += [self.stored.get(name) for name in around]
+        if "*" in self.rebound and self.rebound["*"].lineno > statement.lineno:  # from module import *
+            found.append(self.rebound["*"])
+        return next(filter(None, found), None)
+
+    def read(self, node: ast.AST, statement: ast.stmt, plain: bool) -> None:
+        """Record what a node of a statement binds, links and changes; `plain` marks targets of plain assignments."""
+        loop = ast.walk(node) if isinstance(node, Loop) else ()
+        for name in map(bound_name, (*loop, *([] if plain else [node]))):
+            self.rebound.setdefault(name, statement)
+        if hasattr(node, "target") or hasattr(node, "targets") or isinstance(node, ast.withitem | ast.Match):
+            self.link(node)
+        elif isinstance(node, Function):
+            self.link(ast.Name(node.name), node.args, *(part for part in ast.walk(node) if isinstance(part, Result)))
+        elif isinstance(node, ast.ClassDef):
+            self.link(ast.Name(node.name), *(one for one, *_ in statements(node.body) if not isinstance(one, Function)))
+        if isinstance(node, ast.AugAssign):
+            self.change(node.target, statement)
+        elif isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            constant = isinstance(node, ast.Attribute) or isinstance(node.slice, ast.Constant)
+            if plain and constant and isinstance(node.value, ast.Name):
+                self.stored[node.value.id] = statement
+            else:
+                self.change(node.value, statement)
+        elif isinstance(node, ast.Attribute) and CHANGING.fullmatch(node.attr):
+            self.change(node.value, statement)
+        elif isinstance(node, ast.Call):
+            name = last_name(node.func)
+            if name in self.functions or not HARMLESS.fullmatch(name):
+                self.calls[node] = self.link(node)
+            # A function whose result is not used is called for its effect, such as random.shuffle(edges).
+            unused = isinstance(statement, ast.Expr) and statement.value is node
+            if CHANGING.fullmatch(name) or (unused and name not in self.functions and not is_harmless(name)):
+                self.change(node, statement)
+
+    def change(self, node: ast.AST, statement: ast.stmt) -> None:
+        for name in self.names_in(node):
+            self.changed[name] = statement
+
+    def link(self, *nodes: ast.AST) -> str:
+        names = {name for node in nodes for name in self.names_in(node)} - self.imported
+        first = min(names, default="")
+        for name in names - {first}:
+            self.links[first].add(name)
+            self.links[name].add(first)
+        return first
+
+    def names_in(self, node: ast.AST) -> Iterator[str]:
+        """Yield the names in an expression whose values may share lists with it; the names in a linked call count once."""
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            parts = [*ast.iter_child_nodes(node)]
+            name = node.id if isinstance(node, ast.Name) else bound_name(node)
+            if name := self.calls.get(node, name):
+                yield name
+            if node in self.calls:
+                parts = []
+            elif isinstance(node, ast.Subscript):
+                parts = [node.value]
+            elif isinstance(node, ast.Call):
+                called = last_name(node.func)
+                if called in self.functions:
+                    yield called
+                elif isinstance(node.func, ast.Name) and is_harmless(called):
+                    parts.remove(node.func)
+                if called in ("format", "len", "repr", "str"):
+                    parts = []
+            stack += [part for part in parts if not isinstance(part, ast.stmt)]
 
 
-class Extent(Enum):
-    """Part of a value that changes."""
-
-    ITEM = "the item or attribute that the expression names"
-    PLAIN = "a list or a dictionary, but not a named tuple, which has no methods that change it"
-    INSIDE = "a list or a dictionary, and the lists and dictionaries inside it"
-    ANY = "a value of any kind, and everything inside it"
-
-
-Change = tuple[ast.expr, Extent]
-
-
-@dataclass
-class Functions:
-    """Effects of the functions in a text: on outer names (`rebound`, `changed`) and on arguments (`changing`, by function)."""
-
-    rebound: dict[str, ast.stmt] = field(default_factory=dict)
-    changed: defaultdict[str, list[tuple[Change, ast.AST]]] = field(default_factory=lambda: defaultdict(list))
-    changing: dict[str, bool] = field(default_factory=dict)
+def statements(body: Iterable[ast.AST], prefix: str = "", branch: bool = False) -> Iterator[tuple[ast.stmt, str, bool]]:
+    """Yield the statements outside functions, each with the classes around it, and whether it is in a branch or a loop."""
+    for part in body:
+        inner, within = prefix, branch
+        if isinstance(part, ast.stmt):
+            yield part, prefix, branch
+            within = not isinstance(part, ast.ClassDef) or branch
+            inner = f"{prefix}{part.name}." if isinstance(part, ast.ClassDef) else prefix
+        if isinstance(part, ast.stmt | ast.ExceptHandler | ast.match_case) and not isinstance(part, Function):
+            yield from statements(ast.iter_child_nodes(part), inner, within)
 
 
-def own_nodes(statement: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a statement, except nested statements and the variables of comprehensions."""
-    stack = [statement]
-    while stack:
-        node = stack.pop()
-        yield node
-        parts: list[ast.AST] = [*ast.iter_child_nodes(node)]
-        if isinstance(node, ast.comprehension):
-            parts = [node.iter, *node.ifs]
-        stack += [part for part in reversed(parts) if not isinstance(part, ast.stmt)]
+def qualify(module: ast.Module) -> None:
+    """Put the name of a function before its local names."""
+    for function in ast.walk(module):
+        if isinstance(function, Function):
+            given = [part for part in ast.walk(function.args) if isinstance(part, ast.arg)]
+            inside = [*ast.walk(ast.Module(function.body, [])), *given]
+            shared = {name for part in inside if isinstance(part, ast.Global | ast.Nonlocal) for name in part.names}
+            local = {bound_name(part) for part in inside if isinstance(part, ast.Name | ast.arg)} - shared
+            for part in inside:
+                if isinstance(part, ast.Name) and part.id in local:
+                    part.id = f"{function.name}.{part.id}"
+                elif isinstance(part, ast.arg):
+                    part.arg = f"{function.name}.{part.arg}"
 
 
-def blocks(statement: ast.AST) -> Iterator[list[ast.stmt]]:
-    """Yield the lists of statements directly inside a statement, including those of handlers and cases."""
-    for _, part in ast.iter_fields(statement):
-        if isinstance(part, list) and part and isinstance(part[0], ast.stmt):
-            yield part
-        elif isinstance(part, list):
-            for one in part:
-                if isinstance(one, ast.ExceptHandler | ast.match_case):
-                    yield one.body
+def targets(statement: ast.stmt) -> list[ast.expr]:
+    """Return the targets of a plain assignment; empty for other statements."""
+    if isinstance(statement, ast.Assign):
+        return statement.targets
+    return [statement.target] if isinstance(statement, ast.AnnAssign) else []
 
 
-def names_bound(nodes: Iterator[ast.AST]) -> Iterator[str]:
-    """Yield the names that nodes bind or delete: as targets, in patterns, by import, or by a definition."""
-    for node in nodes:
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            yield node.id
-        elif isinstance(node, ast.alias):
-            yield node.asname or node.name.partition(".")[0]
-        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar | Function | ast.ClassDef):
-            yield node.name or ""
+def bound_name(node: ast.AST) -> str:
+    """Return the name that a node binds or deletes: as a target, a parameter, a pattern, an import, or a definition."""
+    if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        return node.id
+    if isinstance(node, ast.arg):
+        return node.arg
+    if isinstance(node, ast.alias):
+        return node.asname or node.name.partition(".")[0]
+    if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar | Function | ast.ClassDef):
+        return node.name or ""
+    return (node.rest or "") if isinstance(node, ast.MatchMapping) else ""
 
 
-def changes(node: ast.AST, functions: Functions) -> Iterator[Change]:
-    """Yield the expressions whose values a node may change in place, and the extent of each change."""
-    if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
-        yield node, Extent.ITEM
-    elif isinstance(node, ast.AugAssign):
-        yield node.target, Extent.PLAIN
-    elif isinstance(node, ast.Call):
-        name = _last_name(node.func)
-        if name in SETTERS:
-            yield from ((argument, Extent.ANY) for argument in node.args[:1])
-        elif functions.changing.get(name):
-            yield from ((argument, Extent.ANY) for argument in _arguments(node))
-        if isinstance(node.func, ast.Attribute) and name not in READING_METHODS:
-            yield node.func.value, Extent.PLAIN
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        # A function whose result is not used is called for its effect, such as random.shuffle(edges).
-        name = _last_name(node.value.func)
-        if not (name in functions.changing or hasattr(builtins, name) or READING_FUNCTIONS.fullmatch(name)):
-            yield from ((argument, Extent.INSIDE) for argument in _arguments(node.value))
+def is_harmless(name: str) -> bool:
+    known = HARMLESS.fullmatch(name) or (hasattr(builtins, name) and name not in NAMESPACES)
+    return bool(known) and not CHANGING.fullmatch(name)
 
 
-def effects_of_functions(module: ast.Module) -> Functions:
-    """Return the effects of a module's functions on outer names and on their arguments, whether or not they are called."""
-    effects = Functions()
-    found = [node for node in ast.walk(module) if isinstance(node, Function)]
-    effects.changing = dict.fromkeys((function.name for function in found), False)
-    stack: list[tuple[ast.AST, frozenset[str]]] = [(node, frozenset()) for node in module.body]
-    while stack:
-        node, outer = stack.pop()
-        if not isinstance(node, Function):
-            stack += [(part, outer) for part in ast.iter_child_nodes(node)]
-            continue
-        inside = [*_inside(node)]
-        shared = {name for part in inside if isinstance(part, ast.Global) for name in part.names}
-        given = {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
-        local = (outer | given | {*names_bound(iter(inside))}) - shared
-        for part in inside:
-            if isinstance(part, ast.stmt):
-                effects.rebound |= dict.fromkeys(shared.intersection(names_bound(own_nodes(part))), part)
-            for expression, extent in changes(part, effects):
-                root = _root(expression)
-                if root in given:
-                    effects.changing[node.name] = True
-                elif root and root not in local:
-                    some = effects.changed[root]
-                    some.append(((expression, extent), part))
-                    if len(some) > MAX_CHANGES:  # too many to track individually
-                        some[:] = [((ast.Name(root), Extent.ANY), part)]
-        stack += [(part, local) for part in inside if isinstance(part, Function)]
-    return effects
-
-
-def _inside(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
-    """Yield the nodes of a function's body; nested functions are yielded without their bodies."""
-    stack: list[ast.AST] = [*function.body]
-    while stack:
-        node = stack.pop()
-        yield node
-        if not isinstance(node, Function):
-            stack += [*ast.iter_child_nodes(node)]
-
-
-def _arguments(call: ast.Call) -> list[ast.expr]:
-    return [*call.args, *(keyword.value for keyword in call.keywords)]
-
-
-def _last_name(node: ast.AST) -> str:
+def last_name(node: ast.AST) -> str:
     """Return the last part of a dotted name or the method of an expression; empty for other expressions."""
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-
-
-def _root(node: ast.AST) -> str:
-    """Return the first name in a chain of attributes and items; empty for other expressions."""
-    while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""

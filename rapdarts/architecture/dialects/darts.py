@@ -1,6 +1,6 @@
 """The DARTS family: genotypes with the fields normal, normal_concat, reduce and reduce_concat.
 
-A cell is a flat list with two edges for each node, or a list of edges for each node. An edge is either a pair (primitive,
+A cell is a flat list with two edges per node, or a list with one list of edges per node. An edge is either a pair (primitive,
 input), in either order and optionally followed by its weight, or a triple that also names its node.
 """
 
@@ -18,7 +18,7 @@ from rapdarts.errors import InputError, plural, suggestion
 from rapdarts.files.json import as_list, is_whole, quote_value
 
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
-"""Fields of a genotype, in the order of the DARTS family."""
+"""Fields of a genotype, in the order used by the DARTS family."""
 
 IDENTITY = (
     "name",
@@ -56,7 +56,7 @@ CONCAT = "concat must be a list or range(first, end)"
 
 
 def cells_of_fields(given: Mapping[str, Any], where: str) -> ParsedCells:
-    """Return the cells of a genotype from its fields, ignoring those that are None or do not describe the cells.
+    """Return the cells of a genotype from its fields, ignoring fields that are None or do not describe cells.
 
     Raises InputError.
     """
@@ -77,18 +77,18 @@ def cells_of_fields(given: Mapping[str, Any], where: str) -> ParsedCells:
 
 
 def fields_of_sequence(values: Sequence[Any]) -> dict[str, Any]:
-    """Return the fields of a genotype given as bare values in the order of FIELDS."""
+    """Return the fields of a genotype by name, given their values in the order of FIELDS."""
     names = [*FIELDS, *(f"number {number}" for number in range(len(FIELDS) + 1, len(values) + 1))]
     return dict(zip(names, values, strict=False))
 
 
 def is_edge(value: Any) -> bool:
-    """Return whether a value looks like an edge: a list with a name and a number in its first two places."""
+    """Return whether a value looks like an edge: a list that begins with a name and a number, in either order."""
     return isinstance(value, list) and len(value) in (2, 3) and {type(value[0]), type(value[1])} == {str, int}
 
 
 def is_cell(value: Any) -> bool:
-    """Return whether a value looks like the edges of a cell: a list of edges, or of nodes."""
+    """Return whether a value looks like the edges of a cell: a list of edges, or of lists of edges."""
     if not (isinstance(value, list) and value and isinstance(value[0], list) and value[0]):
         return False
     return is_edge(value[0]) or all(map(is_edge, value[0]))
@@ -107,7 +107,7 @@ def _cell(edges: Any, concat: Any, kind: str, where: str) -> dict[str, Any]:
     if len(edges) % 2 or INPUTS + len(edges) // 2 - 1 > last > 0:
         pairs = plural(len(edges), "pair")
         raise InputError(
-            f"{where}: {kind} has {pairs}, but a flat list needs two for each node up to {last}, the last in concat; put the pairs of"
+            f"{where}: {kind} has {pairs}, but a flat list needs two per node up to node {last}, the last in concat; put the pairs of"
             " each node in a list."
         )
     nodes = [[_pair(edge) for edge in edges[first : first + 2]] for first in range(0, len(edges), 2)]

@@ -1,4 +1,4 @@
-"""Forms in which other programs and rapdarts write a genotype: how to recognise and parse each."""
+"""Forms of genotypes from rapdarts and other programs, with functions to recognise and parse them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rapdarts.errors import InputError
 from rapdarts.files.json import is_whole
 
 FORMAT = "rapdarts-genotype"
-"""Value of the field `format` of our own JSON."""
+"""Value of the field `format` in our own JSON format."""
 
 
 def is_ours(value: Any) -> bool:
-    """Return whether a value is an object of our own JSON, possibly an invalid one."""
+    """Return whether a value is a genotype in our own JSON format, valid or not."""
     if not isinstance(value, dict):
         return False
     cells = value.get("cells")
@@ -32,12 +32,12 @@ def is_other(value: Any) -> bool:
 
 
 def is_genotype(value: Any) -> bool:
-    """Return whether a value has one of the forms of a genotype, possibly with mistakes."""
+    """Return whether a value has one of the forms of a genotype, valid or not."""
     return is_ours(value) or _parser(value) is not None
 
 
 def cells_of(value: Any, where: str) -> ParsedCells:
-    """Return the cells of a value in the form of another program; `where` names it in messages. Raises InputError."""
+    """Return the cells of a genotype from another program; `where` names it in messages. Raises InputError."""
     parser = _parser(value)
     if parser is None:
         raise InputError(f"{where} is not in a supported genotype format; docs/export.md lists the formats.")
@@ -45,7 +45,7 @@ def cells_of(value: Any, where: str) -> ParsedCells:
 
 
 def _parser(value: Any) -> Callable[[Any, str], ParsedCells] | None:
-    """Return the parser for the form of a value; None if it is not a genotype of another program."""
+    """Return the parser for a genotype from another program; None for any other value."""
     if isinstance(value, Call):
         return _of_call if value.name.endswith("Genotype") else None
     if isinstance(value, dict):
@@ -65,7 +65,7 @@ def _parser(value: Any) -> Callable[[Any, str], ParsedCells] | None:
 
 
 def _of_call(call: Call, where: str) -> ParsedCells:
-    """Return the cells of Genotype(...). Fields without names are in the order of the DARTS family."""
+    """Return the cells of Genotype(...). Positional arguments are in the order of `darts.FIELDS`."""
     fields = darts.fields_of_sequence(call.arguments)
     if twice := fields.keys() & call.fields.keys():
         raise InputError(f"{where}: {call.name}(...) has the field {min(twice)} twice; keep one.")
@@ -77,7 +77,7 @@ def _of_sequence(value: list[Any], where: str) -> ParsedCells:
 
 
 def _is_sequence(value: Any) -> bool:
-    """Return whether a value is a genotype without the names of its fields, as JSON writes named tuples."""
+    """Return whether a value is a genotype without field names, such as a named tuple stored as JSON."""
 
     def is_concat(part: Any) -> bool:
         return isinstance(part, list) and bool(part) and all(map(is_whole, part))

@@ -10,7 +10,7 @@ from rapdarts.architecture.dialects.values import Call
 from rapdarts.files.json import is_whole
 
 MAX_RANGE = 1000
-"""Largest number in a range, and length of the longest list that is copied."""
+"""Largest number in a range."""
 
 FAILED = object()
 
@@ -22,14 +22,13 @@ def _range(arguments: list[Any], named: Mapping[str, Any]) -> Any:
 
 
 def _sequence(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    """Return a copy of a list, so that later changes to the list do not affect it; a very long list is shared instead."""
     if len(arguments) != 1 or not isinstance(arguments[0], list):
         return FAILED if arguments else []
-    return [*arguments[0]] if len(arguments[0]) <= MAX_RANGE else arguments[0]
+    return arguments[0]
 
 
 def set_of(values: list[Any]) -> Any:
-    """Return the numbers of a set in ascending order; FAILED for a set of anything else, which has no order."""
+    """Return the numbers of a set in ascending order; FAILED for a set of anything else, whose order is unknown."""
     return sorted(set(values)) if all(map(is_whole, values)) else FAILED
 
 
@@ -38,7 +37,6 @@ def _set(arguments: list[Any], named: Mapping[str, Any]) -> Any:
 
 
 def _copy(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    """Return the value itself, so that a change to the original or the copy counts for both."""
     known = len(arguments) == 1 and isinstance(arguments[0], list | dict | Call) and not named
     return arguments[0] if known else FAILED
 

@@ -12,12 +12,12 @@ from rapdarts.errors import InputError, plural
 from rapdarts.files.json import is_whole, quote_value
 
 BENCH_NODES, BENCH_EDGE = 3, re.compile(r"([^\s|+~]+)~([0-9]+)")
-"""Number of nodes of a cell besides its input, and the pattern of an edge, primitive~input."""
+"""Number of nodes in a cell, not counting its input, and the pattern for an edge, primitive~input."""
 BENCH_BEGIN = re.compile(r"\s*\|[^\s|]*~")
 
 
 def cells_of_bars(text: str, where: str) -> ParsedCells:
-    """Return the cell of `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|`.
+    """Return the cell in a string such as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|`.
 
     The cell has three nodes, each with an edge from the cell's input (0) and one from every earlier node, in that order.
     Raises InputError.
@@ -53,12 +53,12 @@ def cells_of_bars(text: str, where: str) -> ParsedCells:
 
 
 def is_bars(value: Any) -> bool:
-    """Return whether a value is a string of NAS-Bench-201, possibly an invalid one."""
+    """Return whether a value looks like a NAS-Bench-201 string, valid or not."""
     return isinstance(value, str) and BENCH_BEGIN.match(value) is not None
 
 
 def is_bench_cell(value: Any) -> bool:
-    """Return whether a value is a cell of NAS-Bench-201 as lists: three nodes with one, two and three pairs (primitive, input)."""
+    """Return whether a value is a NAS-Bench-201 cell given as lists: three nodes with one, two and three pairs (primitive, input)."""
     return (
         isinstance(value, list)
         and [len(node) if isinstance(node, list) else 0 for node in value] == [1, 2, 3]
@@ -93,7 +93,7 @@ PRIMITIVES = (
 """Primitives of the DARTS space except none, in the order of their numbers in compact tuples."""
 
 NODES, EDGES = 4, 8
-"""Number of nodes and of edges of a cell in the space of NAS-Bench-301."""
+"""Number of nodes and number of edges in a cell of NAS-Bench-301."""
 
 CONFIG_KEY = re.compile(r"(?:.*:)?(?P<what>edge|inputs_node)_(?P<kind>normal|reduce)_(?P<number>[0-9]{1,3})")
 
@@ -143,7 +143,7 @@ def _sources(found: Mapping[tuple[str, str, int], Any], kind: str, number: int, 
 
 
 def _chosen(found: Mapping[tuple[str, str, int], Any], kind: str, source: int, first: int, where: str) -> list[Any]:
-    """Return the edge from an input of the node whose edges are numbered from `first`."""
+    """Return the edge from the input `source` of a node; the node's edges are numbered from `first`."""
     name = found.get(("edge", kind, first + source))
     if not isinstance(name, str):
         problem = "is missing" if name is None else f"is {quote_value(name)}"
@@ -164,13 +164,13 @@ def is_compact(value: Any) -> bool:
 
 
 def cells_of_compact(value: list[list[list[int]]], where: str) -> ParsedCells:
-    """Return the cells of a compact tuple: pairs (input, number of a primitive), two for each node. Raises InputError."""
+    """Return the cells of a compact tuple: pairs (input, primitive number), two per node. Raises InputError."""
     for kind, cell in zip(KINDS, value, strict=True):
         for source, number in cell:
             if not 0 <= number < len(PRIMITIVES):
                 raise InputError(
                     f"{where}: {kind} has the pair {quote_value((source, number))}; its second number must be from 0 to"
-                    f" {len(PRIMITIVES) - 1}, for {', '.join(PRIMITIVES)}."
+                    f" {len(PRIMITIVES) - 1} ({', '.join(PRIMITIVES)})."
                 )
     cells = {}
     for kind, cell in zip(KINDS, value, strict=True):

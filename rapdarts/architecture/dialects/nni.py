@@ -38,7 +38,7 @@ def cells_of_nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
     """Return the cells in a dictionary that NNI exports.
 
     NNI 2.8 and later write `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` for every edge. A key names the cell,
-    the node (numbered from 2, after the inputs) and the edge. The input may be in a list. Earlier versions write
+    the node (numbered from 2, after the inputs) and the edge. The input may be given as a list of one number. Earlier versions write
     `"normal_n2_p0": "sepconv3x3"` for every possible edge, and list the kept edges under `"normal_n2_switch"`. All nodes
     have the same number of edges and all are concatenated, as in NNI's DARTS space. Raises InputError.
     """
@@ -64,7 +64,7 @@ def cells_of_nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
 
 
 def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]]:
-    """Return the edges of every (cell, node), from the newer keys."""
+    """Return the edges by (cell, node), from the newer keys."""
     found: defaultdict[tuple[str, int], dict[int, dict[str, Any]]] = defaultdict(dict)
     for key, value in tree.items():
         place = NNI_KEY.fullmatch(key)
@@ -90,7 +90,7 @@ def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]
 
 
 def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]]:
-    """Return the edges of every (cell, node), from the older keys; a node's edges are in the order of its switch list."""
+    """Return the edges by (cell, node), from the older keys; a node's edges are in the order of its switch list."""
     edges: dict[tuple[str, int], list[Any]] = {}
     for key, value in tree.items():
         place = NNI_OLD_KEY.fullmatch(key)

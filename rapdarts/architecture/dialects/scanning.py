@@ -18,10 +18,10 @@ BARS = re.compile(r"\|[^\s|+~]{1,64}~0\|\+\|(?:[^\s|+~]{1,64}~[01]\|){2}\+\|(?:[
 LABEL = re.compile(
     r"(?P<quote>[\"']?)(?P<name>[A-Za-z_][\w.-]{0,63})(?P=quote)\s{0,8}[=:]\s{0,8}[\"']?(?:\w{1,64}\.){0,4}\w{0,64}$"
 )
-"""Pattern for a label, `name =` or `name:`, at the end of the text before a genotype; part of a dotted call name may follow it."""
+"""Pattern for a label before a genotype, `name =` or `name:`. Part of a dotted call name may come between them."""
 STAMP = re.compile(r"\d\d:\d\d")
 STAMPED, HEAD = 48, 400
-"""Number of characters searched for a time stamp at the start of a line, and for a label before a genotype."""
+"""Maximum length, in characters, of the text searched for a time stamp at the start of a line, and for a label before a genotype."""
 
 EPOCH = re.compile(
     r"(?:[\"']step[\"']\s{0,8}:|\b(?:epoch|iter|iteration|generation)\b[\"']?\s{0,8}[:=]?)\s{0,8}\[?(\d{1,18})\b",
@@ -41,7 +41,7 @@ MAX_CHARACTERS = 64_000
 class Mention:
     """A place in a text where a genotype begins: its line, its label, and whether the line begins with a time stamp.
 
-    `key` marks a label in quotes, the key of a record.
+    `key` is true if the label is in quotes, like the key of a record.
     """
 
     start: int
@@ -52,7 +52,7 @@ class Mention:
 
 
 def mentions(text: str, where: str) -> list[Mention]:
-    """Return the places where a call of Genotype or a string of NAS-Bench-201 begins, in order. Raises InputError for too many."""
+    """Return the places where a Genotype call or a NAS-Bench-201 string begins, in order. Raises InputError if there are too many."""
     places = [match.start() for match in CALL.finditer(text)]
     if "~0|+|" in text:
         places = sorted([*places, *(match.start() for match in BARS.finditer(text))])
@@ -72,7 +72,7 @@ def mentions(text: str, where: str) -> list[Mention]:
 
 
 def is_log(text: str, found: Sequence[Mention]) -> bool:
-    """Return whether the genotypes come from a log: a line has a time stamp, or there are several, each after a higher count."""
+    """Return whether the genotypes come from a log: a line has a time stamp, or several genotypes follow increasing step numbers."""
     if any(one.stamped for one in found):
         return True
     ends = [0, *(one.start for one in found)]
@@ -80,13 +80,13 @@ def is_log(text: str, found: Sequence[Mention]) -> bool:
 
 
 def ascend(counts: Sequence[re.Match[str] | None]) -> bool:
-    """Return whether no count is missing, and each is higher than the one before."""
+    """Return whether no count is missing and the counts increase strictly."""
     numbers = [int(count[1]) for count in counts if count is not None]
     return len(numbers) == len(counts) and all(one < other for one, other in pairwise(numbers))
 
 
 def changes_of(names: Collection[str], text: str) -> dict[str, re.Match[str]]:
-    """Return the last line that may change the value of each name in place: `NAME.normal[0] = ...`, `NAME[0].pop()`, `del NAME[0]`."""
+    """Return, for each name, the last line that may change its value in place: `NAME.normal[0] = ...`, `NAME[0].pop()`, `del NAME[0]`."""
     if not names:
         return {}
     name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))

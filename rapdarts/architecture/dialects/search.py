@@ -33,13 +33,13 @@ UNDERSTOOD = (
     " and NAS-Bench-201 strings"
 )
 MAX_PARSED = 1_000_000
-"""Maximum length of a text that is parsed as a whole; longer texts, such as logs, are only scanned."""
+"""Maximum length, in characters, of a text that is parsed as a whole; longer texts, such as logs, are only scanned."""
 MAX_LISTED = 500
 """Maximum length of a list of names in a message, in characters."""
 MOST_SCANNED = 200
 """Maximum number of genotypes in a text that is neither Python nor a log."""
 HINTS = ("Genotype", "normal", "recurrent", "~0|", "format", "((", "[[")
-"""Substrings; every genotype contains at least one of them."""
+"""Substrings, at least one of which occurs in every genotype."""
 LIKE_JSON = re.compile(r"\s*(?:\{\s*(?:[\"}]|$)|\[|\")")
 """Pattern for the beginning of JSON, which quotes strings with double quotes."""
 COUNT = re.compile(r"[\"'](?:epoch|step|iter|iteration|generation)[\"']\s{0,8}:\s{0,8}(\d{1,18})\b")
@@ -68,7 +68,7 @@ def find(text: str, where: str, member: str = "") -> Located:
     """Return the genotype in a text, or the one with the name or line `member`; `where` names the text in messages.
 
     If several genotypes are assigned to one name, or a log has several, the last one counts. Raises NoGenotype if there is
-    none, and InputError, with the names and lines of all, if several are left.
+    none, and InputError, with the names and lines of all, if several remain.
     """
     if len(text) <= MAX_PARSED and (code := code_of(text)) is not None:
         text, where = code, f"the code in {where}"
@@ -91,7 +91,10 @@ def find(text: str, where: str, member: str = "") -> Located:
 
 
 def _values(text: str, where: str) -> tuple[list[Named], Fault | None]:
-    """Return the values of a text as JSON, Python or YAML, whichever has a genotype, and the fault if it is malformed JSON."""
+    """Return the values of a text, and the fault if it is malformed JSON.
+
+    The text is parsed as JSON, Python or YAML, whichever yields a genotype.
+    """
     fault: Fault | None = None
     if len(text) > MAX_PARSED:
         return [], None
@@ -118,7 +121,7 @@ def _values(text: str, where: str) -> tuple[list[Named], Fault | None]:
 
 
 def _has_foreign(named: Named) -> bool:
-    """Return whether a value contains a genotype of another program; our own form is accepted only in JSON."""
+    """Return whether a value contains a genotype of another program; our own format is accepted only in JSON."""
     return any(not is_ours(entry.value) for entry in _entries(named))
 
 
@@ -172,7 +175,7 @@ def _unquoted(text: str) -> Any:
 
 
 def _detail(values: Sequence[Named]) -> str:
-    """Describe the single expression that a text consists of if it is not a plain value; empty otherwise."""
+    """Describe the value of a text with a single expression that is not a plain value; empty for any other text."""
     value = values[0].value if len(values) == 1 else None
     if isinstance(value, Call):
         value = value.source
@@ -183,9 +186,9 @@ def _detail(values: Sequence[Named]) -> str:
 
 
 def _current(values: Sequence[Named], entries: Sequence[Sequence[Named]]) -> list[Named]:
-    """Return the entries that later assignments to their names do not replace; keys of records are not such names.
+    """Return the entries that are not replaced by a later assignment to the same name. Entries without an assigned name are all returned.
 
-    If the last assignment to a name sets no genotype, or a conditional one may do so, the entry's value is Unread.
+    If the last assignment to a name, or a conditional one after it, sets no genotype, the entry's value is Unread.
     """
     final = {one.target: number for number, one in enumerate(values) if one.target and not one.conditional}
     empty = {one.target: number for number, one in enumerate(values) if one.target and not entries[number]}
@@ -212,7 +215,7 @@ def _replaced(entry: Named, by: Named) -> Named:
 
 
 def _counts_up(text: str, values: Sequence[Named], entries: Sequence[Sequence[Named]]) -> bool:
-    """Return whether values are the lines of a log: records without names, each with a genotype and a higher count than the one before."""
+    """Return whether values are the lines of a log: records without names, each with a genotype and a higher count than the last."""
     if len(values) < 2 or not all(entries) or any(one.target or not isinstance(one.value, dict) for one in values):
         return False
     lines = text.split("\n")
@@ -267,7 +270,7 @@ def _last(line: int, count: int) -> dict[str, Any]:
 
 
 def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Located:
-    """Return the genotype in other text, such as prose, where genotypes without a label may be incomplete."""
+    """Return the genotype in free text, such as prose; incomplete genotypes without a label are skipped."""
     if len(found) > MOST_SCANNED:
         raise InputError(
             f"{where} contains more than {MOST_SCANNED} genotypes; copy the one you want into a separate file."

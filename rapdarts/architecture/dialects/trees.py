@@ -1,4 +1,4 @@
-"""Trees of cells with the structure of our JSON, returned by the parsers of all dialects."""
+"""Trees of cells with the structure of our JSON format, returned by the parsers of all dialects."""
 
 from __future__ import annotations
 

@@ -1,35 +1,30 @@
-"""Unchecked values in a text: plain values, calls, and parts that cannot be read, with functions that invalidate changed ones."""
+"""Unchecked values in a text: plain values, calls, and parts that cannot be read."""
 
 from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rapdarts.architecture.dialects.changes import Extent
 from rapdarts.files.json import quote_value
 
 MAX_DEPTH = 50
 MAX_PARTS = 100_000
 """Maximum number of values in a tree; a list that is referenced several times counts each time."""
-PLAIN = "only lists of pairs such as ('skip_connect', 0) and whole numbers are allowed here"
+PLAIN = "only whole numbers and lists of pairs such as ('skip_connect', 0) are allowed here"
 MISSING = object()
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, repr=False)
 class Unread:
-    """Part of a text that is not a plain value, and the reason, for messages.
-
-    `former` is the value before a change that cannot be tracked, and `within` lists the values that may contain this one.
-    """
+    """Part of a text that is not a plain value, and the reason, for messages. `former` is the value before a change."""
 
     node: ast.AST
     text: str
     reason: str = PLAIN
     former: Any = None
-    within: tuple[Any, ...] = ()
 
     @property
     def source(self) -> str:
@@ -121,44 +116,3 @@ def part_of(value: Any, key: str | int | None) -> Any:
         return value[key]
     fields = value if isinstance(value, dict) else value.fields if isinstance(value, Call) else {}
     return fields.get(str(key), MISSING)
-
-
-def spoil_part(value: Any, key: str | int | None, spoiled: Callable[[Any], Unread]) -> bool:
-    """Replace the part of a value at a key with `spoiled(part)`; return whether the value may have such a part."""
-    if isinstance(value, list) and type(key) is int and 0 <= key < len(value):
-        value[key] = spoiled(value[key])
-        return True
-    fields = value if isinstance(value, dict) else value.fields if isinstance(value, Call) else None
-    if isinstance(fields, dict) and key is not None:
-        fields[str(key)] = spoiled(fields.get(str(key)))
-        return True
-    return False
-
-
-def _is_spoiled(value: Any) -> bool:
-    """Return whether a value was spoiled before. Checking that its first and last parts are Unread is enough."""
-    parts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else value.fields.values()
-    return bool(parts) and all(isinstance(next(order), Unread) for order in (iter(parts), reversed(parts)))
-
-
-def spoil(value: Any, extent: Extent, spoiled: Callable[[Any], Unread]) -> None:
-    """Replace every part of a value that may have changed with `spoiled(part)`."""
-    stack, seen = [(value, extent)], set()
-    while stack:
-        one, extent = stack.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if isinstance(one, Unread):
-            stack += [(whole, extent) for whole in one.within]
-        elif isinstance(one, list | dict) or (isinstance(one, Call) and extent is Extent.ANY):
-            if _is_spoiled(one):
-                continue
-            parts = [*parts_of(one)]
-            if isinstance(one, list):
-                one[:] = map(spoiled, parts or [None])
-            fields = one if isinstance(one, dict) else one.fields if isinstance(one, Call) else {}
-            for key in fields:
-                spoil_part(one, key, spoiled)
-            if extent in (Extent.INSIDE, Extent.ANY):
-                stack += [(part, extent) for part in parts]

@@ -8,13 +8,13 @@ from typing import Any
 from rapdarts.architecture.dialects.values import Call, Unread
 
 MAX_CHARACTERS = 200_000
-"""Maximum length of a text; the parser takes about a second for one of this length."""
+"""Maximum length of a text. A text of this length takes the parser about a second."""
 MAX_DEPTH = 40
 PYTHON = "tag:yaml.org,2002:python/"
 
 
 def yaml_value(text: str) -> Any:
-    """Return the value of a YAML text, or a list of them for several documents; None if it is not YAML, too long or too deeply nested.
+    """Return the value of a YAML text, or a list of values for several documents; None if it is not YAML, or is too long or too deep.
 
     `!!python/tuple` becomes a list, and `!!python/object/apply:builtins.range` a list of numbers. Any other Python object
     or call, such as a named tuple written by PyYAML, becomes a Call with its arguments.

@@ -100,7 +100,7 @@ COMMANDS = {
         "Count the costs of networks, layer by layer and side by side. NETWORK is a genotype file (FILE:NAME selects one of "
         "several), a run folder, a name such as PDARTS or alexnet, a network.safetensors, an ONNX file, or "
         "package.module:callable (its arguments image, input_size, in_channels, classes and num_classes are filled in). "
-        "The word filters compares filter designs instead.",
+        "With filters as NETWORK, compare filter designs instead.",
         (command_options.CountConfig,),
         ("--json", "--space"),
     ),

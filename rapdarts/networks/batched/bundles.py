@@ -18,7 +18,7 @@ MOST_CHANNELS = 128
 """Maximum number of channels of a slot in a kernel, limited by the 99 KB of shared memory that a program may use."""
 
 AMPERE = (8, 0)
-"""First compute capability with so much shared memory; earlier GPUs have 64 KB, which is enough for half the channels."""
+"""Lowest compute capability with this much shared memory; earlier GPUs have 64 KB, which is enough for half the channels."""
 
 
 def use_kernels(x: Tensor, channels: int) -> bool:

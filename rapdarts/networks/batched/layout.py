@@ -101,7 +101,7 @@ class Terms:
     """The terms of an edge group's sums, one per slot: first the terms that end in a batch norm, then the skips.
 
     `norms` maps the slots of the norms to the blocks of the buffer that the norms read, and `skips` maps the slots of
-    the skips to the group's states. `into` gives the node that each slot enters, out of `nodes` nodes; `masks` gives
+    the skips to the group's states. `into` gives the index of the node that each slot enters (`nodes` is their number); `masks` gives
     the index of each skip's mask among the masks of the cell. All norms share `momentum` and `eps`.
     """
 

@@ -19,7 +19,7 @@ from rapdarts.networks.batched.bundles import Bundle, RecomputedSelection, use_k
 from rapdarts.networks.batched.layout import BlockMap, Geometry, images, pixels
 
 STRIP = 3
-"""Maximum number of columns of a depthwise kernel with a fast weight gradient in oneDNN."""
+"""Maximum number of columns of a depthwise kernel for which oneDNN computes the weight gradient fast."""
 
 
 def separable(
@@ -120,7 +120,7 @@ def _depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 def _depthwise_backward(
     gradient: Tensor, x: Tensor | None, size: torch.Size, weight: Tensor, geometry: Geometry, for_x: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of a depthwise convolution for its input of shape `size` and its weight (None without `x`)."""
+    """Return the gradients of a depthwise convolution for its input, of shape `size`, and for its weight (None if `x` is None)."""
     kernel = (weight.shape[2], weight.shape[3])
     dilated = geometry.dilation != (1, 1)
     whole = all(p % d == 0 for p, d in zip(geometry.padding, geometry.dilation, strict=True))

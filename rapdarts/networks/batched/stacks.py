@@ -1,8 +1,8 @@
 """Stacks: the same layer of several slots, run as one operation.
 
-A slot is one primitive on one edge. The slots of a chain hold modules of identical structure, each with its own weights.
-A chain runs them layer by layer, and each layer for all slots at once with their weights stacked. Slots on edges that leave
-the same state read the same block of channels (`BlockMap`), so a layer without weights runs once for all of them.
+A slot is one primitive on one edge. The slots of a chain hold modules of identical structure, each with its own weights. A chain
+runs them layer by layer; each layer runs once for all slots, with their weights stacked. Slots on edges that leave the same state
+read the same block of channels (`BlockMap`), so a layer without weights runs once for all of them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The fast supernet: each primitive is one operation for all edges that leave a state. Results equal the plain supernet's.
+"""The fast supernet: each primitive is one operation for all edges that leave a state. Its results equal those of the plain supernet.
 
 Edges that leave the same state read the same input. They share one ReLU and one pooling, and the same primitive on all of
 them is one grouped convolution with stacked weights. The mixing weight is the scale of the batch norm that ends a
 primitive: normalising and weighting are one operation, the backward pass of the batch norm computes the gradient of the
-mixing weight, and only the input of the norm is saved. On a GPU, this operation also sums the terms into the nodes, for
-all edges that leave a state at once. An edge weight is multiplied into the mixing weight. With partial channels, it also
+mixing weight, and only the input of the norm is saved. On a GPU, this operation also adds the terms of all edges that
+leave a state to their nodes in one step. An edge weight is multiplied into the mixing weight. With partial channels, it also
 weights the channels that bypass the primitives. The channel shuffle is the same on all edges, so it runs once, after the
 sum of a node.
 """
@@ -95,9 +95,9 @@ class EdgeGroup(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Add the group's terms to `pending` (n, nodes*C, h', w'), the partial sums of the nodes that its edges enter.
 
-        `x` (n, states*C, h, w) holds the states, `scales` the mixing weight of each channel of a chain (slots*C,), and
-        `masks` (edges, n, h', w', C) is True where the cell's skips keep an element. Returns the first node (n, C, h', w'),
-        which is complete, and the partial sums of the others (n, (nodes - 1)*C, h', w').
+        `x` (n, states*C, h, w) holds the states. `scales` maps each chain to the mixing weights of its channels (slots*C,).
+        `masks` (edges, n, h', w', C) is True where the cell's skips keep an element. Returns the first node (n, C, h', w'), which
+        is complete, and the partial sums of the others (n, (nodes - 1)*C, h', w').
         """
         bundle, width = Bundle(x), x.shape[1] // self.states
         by_kernels = self.terms is not None and self.training and use_kernels(x, width)

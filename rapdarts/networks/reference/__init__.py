@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Reference:
     """A reference network, with the image (channels, height, width) and the number of classes of its paper.
 
-    `width` is the number of channels of the first stage, with which all stages scale; None for a network of fixed width.
-    `factory` names the function that builds it, as `module.function` in this package. The module is imported only when a
-    network is built, so that the names can be listed without importing torch.
+    `width` is the number of channels of the first stage; the other stages scale with it. It is None for a network of fixed width.
+    `factory` names the function that builds it, as `module.function` in this package. The module is imported only when a network
+    is built, so that the names can be listed without importing torch.
     """
 
     factory: str
@@ -82,7 +82,7 @@ def find_reference(name: str) -> str | None:
 
 
 def width_problem(name: str) -> str:
-    """Return a sentence that says why the width after the @ of `name` is invalid; empty if it is valid or the name is unknown."""
+    """Return the reason why the width after the @ in `name` is invalid, or "" if it is valid or the network is unknown."""
     known, width = _split(name)
     if known is None or width is None:
         return ""

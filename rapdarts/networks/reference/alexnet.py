@@ -23,8 +23,8 @@ def alexnet_two_group(image: Image, classes: int) -> nn.Sequential:
 def alexnet(image: Image, classes: int) -> nn.Sequential:
     """The single tower of Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
 
-    As in torchvision, conv1 has 64 filters, and there are no groups and no response normalisation. Images of 224x224 and
-    227x227 give fc6 the same size.
+    As in torchvision, conv1 has 64 filters, and there are no groups and no response normalisation. fc6 has the same size for
+    224x224 and 227x227 images.
     """
     return initialise(_alexnet("alexnet", image, classes, (64, 192, 384, 256, 256), padding=2))
 

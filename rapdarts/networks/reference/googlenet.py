@@ -1,6 +1,6 @@
 """GoogLeNet: Szegedy et al., "Going deeper with convolutions", 2015, table 1, without auxiliary heads.
 
-The variants differ in batch norm, in the convolutions after the 1x1 reductions of an Inception module, and in residual
+The variants differ in the use of batch norm, in the convolutions after the 1x1 reductions of an Inception module, and in residual
 connections. Pools are padded, so that the feature maps of a 224x224 image have the sizes of the paper.
 """
 
@@ -37,7 +37,7 @@ MODULES = {
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
-"""Widths by the columns of table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection."""
+"""Widths, in the order of the columns of table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection."""
 
 SMALL_MODULES = {
     "inception1a": (32, 32),
@@ -51,12 +51,12 @@ SMALL_MODULES = {
     "inception3a": (176, 160),
     "inception3b": (176, 160),
 }
-"""Numbers of 1x1 and 3x3 filters. With 0, a pool replaces the 1x1 filters, and both branches halve the size."""
+"""Numbers of 1x1 and 3x3 filters. If the first number is 0, a pool replaces the 1x1 filters, and both branches halve the size."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """The kernels after the 1x1 reductions of an Inception module, in place of its 3x3 and its 5x5 convolution.
+    """The kernels that replace the 3x3 and the 5x5 convolution after the 1x1 reductions of an Inception module.
 
     With `fork`, both branches end in a 1x3 and a 3x1 convolution in parallel, each with the full width of the branch.
     """
@@ -94,7 +94,7 @@ def googlenet_factorized(image: Image, classes: int) -> nn.Sequential:
 
 
 def googlenet_expanded(image: Image, classes: int) -> nn.Sequential:
-    """`googlenet_factorized` with expanded outputs, 1x3 and 3x1 in parallel, in the fifth stage (Szegedy et al. 2016)."""
+    """`googlenet_factorized` with expanded outputs (parallel 1x3 and 3x1 convolutions) in the fifth stage (Szegedy et al. 2016)."""
     return _googlenet("googlenet_expanded", image, classes, (TWICE_3X3, ASYMMETRIC, EXPANDED), dropout=0.2)
 
 
@@ -134,7 +134,7 @@ def _googlenet(
     dropout: float = 0.0,
     residual: bool = False,
 ) -> nn.Sequential:
-    """Build a network (n, c, h, w) to (n, classes) with one design for each of stages 3, 4 and 5."""
+    """Build a network that maps (n, c, h, w) to (n, classes), with one design for each of stages 3, 4 and 5."""
     conv = partial(unit, norm=norm)
     layers: dict[str, nn.Module] = {
         "conv1": conv(image[0], 64, 7, 2),
@@ -156,7 +156,7 @@ def _googlenet(
 
 
 def _inception(conv: Conv, inputs: int, widths: tuple[int, ...], design: Design) -> tuple[nn.Module, int]:
-    """Return an Inception module, (n, inputs, h, w) to (n, outputs, h, w), and the number of its outputs."""
+    """Return an Inception module, (n, inputs, h, w) to (n, outputs, h, w), and the number of its output channels."""
     one, three_reduce, three, five_reduce, five, pool = widths
     module = Concat(
         branch1=nn.Sequential(conv(inputs, one, 1)),
@@ -168,7 +168,7 @@ def _inception(conv: Conv, inputs: int, widths: tuple[int, ...], design: Design)
 
 
 def _branch(conv: Conv, widths: tuple[int, int, int], kernels: tuple[Kernel, ...], fork: bool) -> nn.Sequential:
-    """A 1x1 convolution, then one for each of the kernels; with `fork`, 1x3 and 3x1 in parallel at the end."""
+    """A 1x1 convolution, then one convolution per kernel; with `fork`, parallel 1x3 and 3x1 convolutions at the end."""
     inputs, width, outputs = widths
     layers = [conv(inputs, width, 1)]
     for kernel in kernels:

@@ -19,7 +19,7 @@ Kernel = int | tuple[int, int]
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
-    """Return the layers as a sequence in which they have the names of the arguments."""
+    """Return a sequence of the layers, each named after its keyword argument."""
     return nn.Sequential(OrderedDict(layers))
 
 
@@ -114,9 +114,9 @@ def _window(layer: Any) -> tuple[int, int, int]:
 def initialise(network: nn.Sequential) -> nn.Sequential:
     """Reinitialise a network: uniform weights with variance 2 / (fan-in + fan-out) and zero biases; return the network.
 
-    This is for networks without batch norms (Glorot and Bengio 2010, equation 16). With torch's default initialisation,
-    the signal vanishes from layer to layer. With the one of He et al. 2015, the initial logits are so large that plain SGD
-    with a learning rate of 0.05 reaches NaN within five steps (alexnet, vgg11, googlenet_d2l on eight random images).
+    This is for networks without batch norms (Glorot and Bengio 2010, equation 16). With torch's default initialisation, the
+    signal vanishes from layer to layer. With that of He et al. 2015, the initial logits are so large that plain SGD with a
+    learning rate of 0.05 reaches NaN within five steps (alexnet, vgg11, googlenet_d2l on eight random images).
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

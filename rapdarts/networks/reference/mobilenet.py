@@ -7,7 +7,7 @@ from torch import nn
 from rapdarts.networks.reference.layers import Image, Residual, global_pooled, named, unit
 
 V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
-"""Output channels and stride of the blocks (Howard et al. 2017, table 1; its last stride of 2 is a misprint for 1)."""
+"""Output channels and stride of the blocks (Howard et al. 2017, table 1, where the last stride of 2 is a misprint for 1)."""
 
 V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion factor, output channels, number of blocks and first stride of each stage (Sandler et al. 2018, table 2)."""
@@ -46,7 +46,7 @@ def mobilenet_v2(image: Image, classes: int) -> nn.Sequential:
 
 
 def _inverted_residual(inputs: int, outputs: int, stride: int, expansion: int) -> nn.Module:
-    """Expand, filter depthwise and project without activation, with a shortcut if the shape does not change."""
+    """Expand the channels, filter them depthwise, and project them without activation; add a shortcut if the shape does not change."""
     wide = inputs * expansion
     body = named(
         **({"expand": unit(inputs, wide, 1, activation=nn.ReLU6)} if expansion > 1 else {}),

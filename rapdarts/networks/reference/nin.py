@@ -8,7 +8,7 @@ from rapdarts.networks.reference.layers import GlobalPool, Image, initialise, ma
 
 
 def nin(image: Image, classes: int) -> nn.Sequential:
-    """Network in network, (n, c, h, w) to (n, classes): the last block has a channel per class, and the channel means are the logits."""
+    """Network in network, (n, c, h, w) to (n, classes): the last block has one channel per class, and the channel means are the logits."""
     layers: dict[str, nn.Module] = {
         "mlpconv1": _mlpconv(image[0], 96, 11, 4, 0),
         "pool1": nn.MaxPool2d(3, 2),

@@ -27,7 +27,7 @@ def resnet101(image: Image, classes: int) -> nn.Sequential:
 
 
 def resnet20(image: Image, classes: int, width: int) -> nn.Sequential:
-    """The network for CIFAR-10 of section 4.2 with n = 3. Stages have `width`, 2 x `width` and 4 x `width` channels (paper: 16, 32, 64).
+    """The CIFAR-10 network of section 4.2 with n = 3. Stages have `width`, 2 x `width` and 4 x `width` channels (paper: 16, 32, 64).
 
     As in the paper, no shortcut has parameters (option A): where the width changes, zeros are appended to the channels.
     """
@@ -59,9 +59,9 @@ def _resnet(
 def _stages(
     depths: tuple[int, ...], block: Callable[[int, int, int], nn.Module], inputs: int, width: int
 ) -> dict[str, nn.Module]:
-    """Return stages of blocks for `inputs` channels.
+    """Return stages of blocks.
 
-    The first stage outputs `width` channels. Each later stage doubles the channels and halves the size.
+    The first stage maps `inputs` channels to `width` channels. Each later stage doubles the channels and halves the size.
     """
     layers: dict[str, nn.Module] = {}
     for stage, depth in enumerate(depths):

@@ -60,5 +60,5 @@ def check_relaxation(settings: SearchConfig, space: SearchSpace) -> None:
     if relax.stop_ratio and left < 2 * relax.stop_window:
         raise InputError(
             f"search.relax.stop_ratio compares two windows of {plural(relax.stop_window, 'epoch')}, but a stage trains alpha"
-            f" for {left}; set a smaller search.relax.stop_window, or a larger search.epochs."
+            f" for {plural(left, 'epoch')}; set a smaller search.relax.stop_window, or a larger search.epochs."
         )

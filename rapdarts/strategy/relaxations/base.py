@@ -22,7 +22,7 @@ class Relaxation(nn.Module, ABC):
     """Value of `search.relaxation`."""
 
     edge_weights: bool = True
-    """True if edge weights (PC-DARTS) may multiply these weights."""
+    """True if edge weights (PC-DARTS) may multiply the mixing weights."""
 
     is_softmax: bool = True
     """True if the expected weights are the softmax of alpha."""

@@ -18,7 +18,7 @@ class Dirichlet(Relaxation):
     Each edge has its own distribution; alpha is (kinds, edges, primitives).
 
     The expected weights are the mean of the distribution, c / sum(c) with the concentrations c = elu(alpha) + 1. By default,
-    DrNAS penalises the L2 distance of alpha to 0, the uniform distribution. The weight decay of alpha
+    DrNAS penalises the L2 distance of alpha from 0, which is the uniform distribution. The weight decay of alpha
     (`search.alpha_weight_decay`) has the same gradient, so there is no separate regulariser.
     """
 
@@ -32,7 +32,8 @@ class Dirichlet(Relaxation):
     def forward(self, alpha: Tensor, mask: Tensor) -> Tensor:
         """Return normalised gamma variates, drawn as logarithms because small variates would underflow in float32.
 
-        If G is a gamma variate of shape c + 1 and U is uniform, G * U^(1/c) has shape c (Marsaglia and Tsang 2000, section 6).
+        If G is a gamma variate of shape c + 1 and U is uniform, G * U^(1/c) is a gamma variate of shape c (Marsaglia and
+        Tsang 2000, section 6).
         """
         shape = _concentration(alpha.masked_fill(~mask, 0.0))  # a closed alpha must not change later random numbers
         above = Gamma(shape + 1, torch.ones_like(shape), validate_args=False).rsample()

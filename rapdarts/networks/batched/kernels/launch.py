@@ -62,7 +62,7 @@ def output_buffer(out: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype
 
 
 def block_of(channels: int) -> int:
-    """Return the channels of a tile: a power of two and at least 16, as `tl.dot` requires."""
+    """Return the number of channels of a tile: a power of two and at least 16, as `tl.dot` requires."""
     return max(16, triton.next_power_of_2(channels))
 
 

@@ -183,7 +183,7 @@ def _input_gradient(
 
 
 def plan(pixels: int, groups: int, width: int, most: int) -> tuple[int, int, int, int]:
-    """Return the channels and pixels of a tile, the tiles of a program, and the programs of each group (at most `most`)."""
+    """Return the numbers of channels per tile, pixels per tile, tiles per program, and programs per group (at most `most`)."""
     block = block_of(width)
     tile = max(16, TILE_ELEMENTS // block)
     tiles = triton.cdiv(pixels, tile)
@@ -194,7 +194,7 @@ def plan(pixels: int, groups: int, width: int, most: int) -> tuple[int, int, int
 def moments(x: Tensor, blocks: int) -> tuple[Tensor, tuple[int, int, int]]:
     """Return the sums that `_moments` computes for `x` (n, blocks*C, h, w), as (parts, 2, blocks*C), and three sizes.
 
-    The sizes are the channels of a block, the channels of a tile, and the number of pixels.
+    The sizes are the number of channels per block, the number of channels per tile, and the number of pixels.
     """
     pixels, width = x.numel() // x.shape[1], x.shape[1] // blocks
     block, tile, steps, parts = plan(pixels, blocks, width, PARTS)
@@ -282,6 +282,6 @@ def input_gradient(
 def as_bytes(masks: Tensor | None, other: Tensor) -> Tensor:
     """Return boolean `masks` (edges, n, h, w, C) as bytes, which kernels can read.
 
-    Without masks, return `other` of any shape: a kernel needs a pointer even if it never reads from it.
+    Without masks, return `other`, whose shape does not matter: a kernel needs a pointer even if it never reads from it.
     """
     return other if masks is None else masks.view(torch.uint8)

@@ -93,8 +93,8 @@ def forward(
 ) -> tuple[Tensor, Tensor | None]:
     """Pool `x` (n, C, h, w), ignoring the padding; the result is written into `out` if given.
 
-    For a max pool, also returns the position of the maximum in the window. Both are (n, C, h', w'). Images must have a pitch
-    (`launch.pitch`).
+    For a max pool, also returns the position of the maximum in the window. Both are (n, C, h', w'). `x` must have a pitch (see
+    `launch.pitch`).
     """
     n, channels, *given = x.shape
     height, width = ((side + 2 * padding - size) // stride + 1 for side in given)
@@ -108,7 +108,7 @@ def forward(
 
 
 def backward(gradient: Tensor, given: torch.Size, which: Tensor | None, size: int, stride: int, padding: int) -> Tensor:
-    """Return the gradient for the image, of shape `given` (n, C, h, w), from the one for the result (n, C, h', w')."""
+    """Return the gradient for the image, of shape `given` (n, C, h, w), from the gradient for the result (n, C, h', w')."""
     n, channels, height, width = given
     result = torch.empty(given, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last)
     grid, *blocks = _plan(n * height * width, channels)
@@ -118,7 +118,7 @@ def backward(gradient: Tensor, given: torch.Size, which: Tensor | None, size: in
 
 
 def _plan(pixels: int, channels: int) -> tuple[tuple[int, int], int, int]:
-    """Return the grid, and the channels and pixels of a tile."""
+    """Return the grid, the number of channels per tile, and the number of pixels per tile."""
     block = min(64, triton.next_power_of_2(channels))
     tile = TILE_ELEMENTS // block
     return (triton.cdiv(pixels, tile), triton.cdiv(channels, block)), block, tile

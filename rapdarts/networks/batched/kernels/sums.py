@@ -1,4 +1,4 @@
-"""Weighted sums of terms into the nodes of a cell on a GPU.
+"""Weighted sums of terms at the nodes of a cell, on a GPU.
 
 The terms of the edges that leave the same states (`layout.Terms`) are normalised, weighted and added as they are read;
 they are never written to memory.
