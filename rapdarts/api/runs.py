@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rapdarts.api.own_space import with_own_resources
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.given import AnyPath, Settings, check_genotype_keys, find_experiment, launch_of, pairs_of
-from rapdarts.config.resolve import keys_given_in
+from rapdarts.config.resolve import check_one_width, keys_given_in
 from rapdarts.deploy import lookup
 from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space, find_space
@@ -58,6 +58,7 @@ def search(
         raise InputError(
             "search.strategy=random trains many genotypes and does not search for one; call rapdarts.random_baseline instead."
         )
+    check_one_width(given.config)
     own, config = searched(given.config, space)
     from rapdarts.loops import launch
     from rapdarts.loops.in_programs import as_it_was, reader_of

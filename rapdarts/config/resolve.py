@@ -167,17 +167,20 @@ def _check_latency(config: Experiment) -> None:
         raise InputError(
             f"latency is measured in fp32 and cannot be combined with search.precision={search.precision}; leave out one of the two."
         )
-    if wants_latency(search) and not search.latency:
-        if config.skeleton.channels == 0:
-            raise InputError(
-                "skeleton.channels=auto cannot be used with a price or a budget on latency, which is measured at one width; set"
-                " skeleton.channels to a number."
-            )
-        if search.latency_of:
-            raise InputError(
-                f"search.latency_of={search.latency_of} needs a latency table that was measured on that device; add"
-                " search.latency=FILE."
-            )
+    if wants_latency(search) and not search.latency and search.latency_of:
+        raise InputError(
+            f"search.latency_of={search.latency_of} needs a latency table that was measured on that device; add"
+            " search.latency=FILE."
+        )
+
+
+def check_one_width(config: Experiment) -> None:
+    """Raise InputError if a search would have to measure latency at several widths."""
+    if config.skeleton.channels == 0 and wants_latency(config.search) and not config.search.latency:
+        raise InputError(
+            "skeleton.channels=auto cannot be used with a price or a budget on latency in a search, which measures it at one width; set"
+            " skeleton.channels to a number, or use rapdarts find."
+        )
 
 
 def wants_latency(search: SearchConfig) -> bool:

@@ -37,6 +37,8 @@ WARM_UP = 2
 """Number of initial rounds that are not recorded, because the first runs choose algorithms and fill caches."""
 SHOTS = 4
 """Number of times that a primitive is timed in each round. A whole network takes far longer and is timed once."""
+PROBE_NETWORKS, PROBE_ROUNDS = 4, 2
+"""Numbers of networks and rounds in the short measurement from which the time of a whole one is expected."""
 WORTH, FEW = 0.75, 8
 """A scale is fitted only on at least FEW networks, and only if it reduces the error to less than WORTH times the error without it."""
 
@@ -143,6 +145,30 @@ def measure(
     check = _check(scale * sums[1::2] + fixed, whole[1::2], whole)
     facts = (device_name(device), torch.get_num_threads(), torch.__version__, batch, PRECISION, LAYOUT, clock(device))
     return LatencyTable(space.name, skeleton, *facts, rounded(scale), rounded(fixed), timings, check)
+
+
+def expected_seconds(space: SearchSpace, skeleton: Skeleton, device: torch.device, rounds: int, networks: int) -> float:
+    """Return the expected time of `measure` with this number of rounds and networks, in seconds.
+
+    A short measurement gives the time of each primitive of each shape, of a network, and of building a network.
+    """
+    for _ in range(2):  # the first measurement on a device also loads its libraries
+        marks = [time.perf_counter()]
+        table = measure(space, skeleton, device, _marking(marks), PROBE_NETWORKS)
+    building, *waited = np.diff(marks).tolist()
+    primitives = SHOTS * sum(timing.median_s for timing in table.places.values())
+    network = (table.check.fastest_s + table.check.slowest_s) / 2
+    # A round takes longer than the sum of its measurements if other processes use the core.
+    waiting = sum(waited) / PROBE_ROUNDS / (primitives + PROBE_NETWORKS * network)
+    return float(building * networks / PROBE_NETWORKS + rounds * waiting * (primitives + networks * network))
+
+
+def _marking(marks: list[float]) -> Iterator[int]:
+    """Yield the numbers of the rounds of a short measurement, and append the time at the start of each and at the end to `marks`."""
+    for number in range(PROBE_ROUNDS):
+        marks.append(time.perf_counter())
+        yield number
+    marks.append(time.perf_counter())
 
 
 def settled(network: nn.Module, image: Image) -> nn.Module:

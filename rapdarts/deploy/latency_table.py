@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -32,12 +32,21 @@ def measure_space(
     return table, f"{_head(space, skeleton, options)}\n{describe_table(table)}"
 
 
-def measure_skeleton(space: SearchSpace, skeleton: Skeleton, options: MeasureConfig, screen: Screen) -> LatencyTable:
-    """Measure every primitive of a space in a skeleton. Report the progress, and warn if the table is not reliable."""
+def measure_skeleton(
+    space: SearchSpace,
+    skeleton: Skeleton,
+    options: MeasureConfig,
+    screen: Screen,
+    pause: Callable[[], object] = lambda: None,
+) -> LatencyTable:
+    """Measure every primitive of a space in a skeleton. Report the progress, and warn if the table is not reliable.
+
+    `pause` is called between rounds; it may raise an error to stop the measurement.
+    """
     device = device_named(options.device, options.threads)
     screen.say(f"measuring {_head(space, skeleton, options)}")
     try:
-        rounds = _rounds(options.rounds, screen)
+        rounds = _rounds(options.rounds, screen, pause)
         table = measure.measure(space, skeleton, device, rounds, options.networks, options.batch, options.seed)
     finally:
         screen.stop()
@@ -85,10 +94,11 @@ def _skeleton(space: SearchSpace, config: Experiment | None, options: MeasureCon
     return skeletons.changed(base, options.layers, options.channels, image, options.classes, stem)
 
 
-def _rounds(count: int, screen: Screen) -> Iterator[int]:
-    """Yield the number of each round, and show the progress."""
+def _rounds(count: int, screen: Screen, pause: Callable[[], object]) -> Iterator[int]:
+    """Yield the number of each round after a call of `pause`, and show the progress."""
     screen.start("measuring", 0, count)
     for number in range(count):
+        pause()
         yield number
         screen.step()
         if (number + 1) % -(-count // 4) == 0:

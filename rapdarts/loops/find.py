@@ -18,7 +18,6 @@ from rapdarts.cost.count import deployment_facts
 from rapdarts.cost.latency import LatencyTable
 from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet
-from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import ReferenceBlueprint
 from rapdarts.deploy.evaluation import evaluate_network
 from rapdarts.deploy.exporting import export_file
@@ -26,13 +25,13 @@ from rapdarts.deploy.lookup import Found
 from rapdarts.deploy.model_file import read_trained
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import DivergedError, Preempted
-from rapdarts.files import atomic
 from rapdarts.files.run_files import RunFile, begun
 from rapdarts.loops import launch as launching
 from rapdarts.loops.finished_search import finished_search
+from rapdarts.loops.opponents import differences_from_plan, random_opponents
 from rapdarts.loops.plan import Plan, Round
-from rapdarts.loops.random_baseline import distinct_genotypes
 from rapdarts.loops.rank import RankingEntry
+from rapdarts.training.checkpoint import elapsed_of
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
 
@@ -44,19 +43,26 @@ IMPORTANT = 10.0
 
 @dataclass
 class Agenda:
-    """Progress through the steps of a plan; `planned` maps the name of each step to its expected time in seconds."""
+    """Progress through the steps of a plan; `planned` maps the name of each step to its expected time in seconds.
+
+    `complete` is False while the later steps are not planned yet.
+    """
 
     planned: Mapping[str, float]
     screen: Screen
     began: float = 0.0
     now: str = ""
+    complete: bool = True
 
-    def begin(self, name: str) -> None:
-        """Print which step begins, with its expected time and the time left."""
-        self.began, self.now = time.monotonic(), name
-        place = f"step {[*self.planned].index(name) + 1} of {len(self.planned)}"
-        own = f"about {time_left(self.planned[name])}"
-        self.screen.say(f"{place}: {name} ({own}; {time_left(self.left())} left in all)")
+    def begin(self, name: str, earlier: float = 0.0) -> None:
+        """Print which step begins, with its expected time and the time left; it has already taken `earlier` seconds in other sessions."""
+        self.began, self.now = time.monotonic() - earlier, name
+        number, own = [*self.planned].index(name) + 1, f"about {time_left(self.planned[name])}"
+        if self.complete:
+            place, rest = f"step {number} of {len(self.planned)}", f"{time_left(self.left())} left in all"
+        else:
+            place, rest = f"step {number}", "the other steps are planned afterwards"
+        self.screen.say(f"{place}: {name} ({own}; {rest})")
 
     def left(self) -> float:
         """Return the time left, in seconds: the rest of the expected time of the current step, and the times of all later steps."""
@@ -67,7 +73,7 @@ class Agenda:
         )
 
     def end(self) -> float:
-        """Return the time that the step took, in seconds; print a message if it took much longer than planned."""
+        """Return the time that the step took in all sessions, in seconds; print a message if it took much longer than planned."""
         taken, expected = time.monotonic() - self.began, self.planned[self.now]
         if taken > SLOWER * expected + IMPORTANT:
             self.screen.say(
@@ -95,13 +101,14 @@ class Work:
     def step(self, name: str, work: Callable[[Launch, Screen], dict[str, Any]]) -> dict[str, Any]:
         """Run `work` in the folder `name`, and return its result with the time it took, as plain values. A finished step is not repeated.
 
-        Raises Preempted, for the whole run, if a signal stops the step.
+        The time covers all sessions; of a session that was killed, it covers the part until its last checkpoint. Raises Preempted,
+        for the whole run, if a signal stops the step.
         """
         folder = self.run.folder / name
         screen = Screen(silent=self.run.screen.closed, whole=self.agenda.left)
 
         def timed() -> dict[str, Any]:
-            self.agenda.begin(name)
+            self.agenda.begin(name, elapsed_of(folder / RunFile.CHECKPOINT))
             try:
                 facts = work(Launch(str(folder), begun(folder)), screen)
             except Preempted as error:
@@ -147,20 +154,19 @@ def _search(work: Work, plan: Plan, launch: Launch, screen: Screen) -> dict[str,
     The random cells meet the same bounds as the derived cell, but may use any candidate of the space.
     """
     config, folder = work.config, Path(launch.run)
-    if work.latency is not None:
-        atomic.write_atomically(folder / RunFile.LATENCY, work.latency.to_json())
-        launch = replace(launch, resume=True)  # a resumed run uses the table in its folder
-    done = launching.run_search(config, work.space, launch, config.data.called, work.given, lambda _: work.data, screen)
+    called, read = config.data.called, lambda _: work.data
+    done = launching.run_search(config, work.space, launch, called, work.given, read, screen, work.latency)
     search = finished_search(folder / RunFile.ALPHAS, True, DeriveConfig(), work.given)
     best = search.best(plan.rounds[0].networks)
     cells = [{"cell": one.genotype.to_json(), "score": one.score} for one in best.candidates]
-    random = []
-    if plan.random:
-        facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
-        seed = key(config.seed, "random genotypes")
-        drawn = distinct_genotypes(search.full, plan.random[0].networks, seed, best.within, search.rule.max_skips)
-        random = [{"cell": replace(one, provenance=facts).to_json(), "score": None} for one in drawn]
-    return {**done.report, "cells": cells, "random": random}
+    if not plan.random:
+        return {**done.report, "cells": cells, "random": [], "random_remarks": []}
+    planned = plan.random[0].networks
+    drawn = random_opponents(config, work.space, best.within, planned)
+    remarks = differences_from_plan(config, work.space, search.table, best.within, len(drawn), planned)
+    facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
+    random = [{"cell": replace(one, provenance=facts).to_json(), "score": None} for one in drawn]
+    return {**done.report, "cells": cells, "random": random, "random_remarks": remarks}
 
 
 def entries_of(work: Work, cells: Sequence[Mapping[str, Any]], source: str) -> list[RankingEntry]:

@@ -9,31 +9,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.architecture.writing import FORMATS
 from rapdarts.config.experiment import Experiment, Launch, budget_limits
 from rapdarts.config.exports import EXPORTS
 from rapdarts.config.resources import time_left, within
-from rapdarts.cost.count import resources
 from rapdarts.cost.expected import PriceTable
-from rapdarts.cost.own_resources import own_counters
-from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet, Reader
-from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.evaluation import correct_on_test
 from rapdarts.deploy.lookup import own_space
 from rapdarts.deploy.model_file import read_trained
 from rapdarts.deploy.runtimes import need
-from rapdarts.deploy.scaled_reference import scaled_to
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile, begun
 from rapdarts.loops.find import Agenda, Work, find, prove
-from rapdarts.loops.latency_first import latency_of_run
+from rapdarts.loops.latency_first import lacks_table
+from rapdarts.loops.latency_step import STEP, measured_prices, reusable, width_without_latency
 from rapdarts.loops.launch import data_of, inputs_of, said_before, searched_space
+from rapdarts.loops.opponents import planned_bounds, random_opponents, reference_opponent
 from rapdarts.loops.pace import Pace, Sizes, measure_pace
 from rapdarts.loops.plan import (
     TOLERANCE,
@@ -46,11 +42,9 @@ from rapdarts.loops.plan import (
     read_plan,
     with_random,
 )
-from rapdarts.loops.random_baseline import conditions, distinct_genotypes
 from rapdarts.loops.results import FoundNetwork
 from rapdarts.loops.search import priced
 from rapdarts.reports.find_page import page
-from rapdarts.strategy.rule import rule_of
 from rapdarts.training.intervals import compare
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
@@ -58,8 +52,6 @@ from rapdarts.training.session import open_run
 
 MOST_RANDOM = 512
 """Largest number of random cells in a proof."""
-REFERENCE = "resnet20"
-"""Reference network of a proof, scaled in width to the budget."""
 MEASURED = 4
 """Number of random cells for which training steps are measured, because their times differ by up to a third."""
 BATCH = 256
@@ -78,8 +70,8 @@ def run_find(
     """Find, train, test and export a network within the budgets, and compare it with random cells if find.proof is set.
 
     The arguments are those of `launch.run_search`. Before a run folder is created, raises InputError if a package is
-    missing, the images cannot be split or the budgets cannot be met. Afterwards, raises InputError for a plan that does not fit,
-    and the errors of the steps.
+    missing, the images cannot be split or the budgets cannot be met. Afterwards, raises InputError for a budget on latency that
+    cannot be met, if latency was measured in the run, and for a plan that does not fit, and the errors of the steps.
     """
     began, screen = time.monotonic(), screen or Screen()
     need(EXPORTS["onnx"].extra, "rapdarts find, which writes an ONNX file,")
@@ -90,44 +82,38 @@ def run_find(
     about = said_before(
         data, [f"looking for a network with {within(budget_limits(config.search.budget))}"], config, screen
     )
-    latency = latency_of_run(config, searched, data, launch, screen)
-    table = priced(config, searched, data, latency)
-    reference, remark = opponent(config, searched, data) if config.find.proof else (None, "")
-    with open_run("find", config, launch, name, inputs_of(config, data, given, latency), screen, about=about) as run:
-        if latency is not None:
-            run.write(RunFile.LATENCY, latency.to_json())
-        width = table.skeleton.channels
+    measures = lacks_table(config.search)
+    top = width_without_latency(config, searched, data) if measures else None
+    table = None if measures else priced(config, searched, data)
+    reference, remark = reference_opponent(config, searched, data) if config.find.proof else (None, "")
+    with open_run("find", config, launch, name, inputs_of(config, data, given, None), screen, about=about) as run:
+        agenda, measured = Agenda({}, screen), None
+        if table is None:
+            before = time.monotonic()
+            measured, table = measured_prices(config, searched, data, top, run, agenda)
+            began += time.monotonic() - before - measured.seconds  # its time counts in the session that measured
         if config.skeleton.channels == 0:
-            run.screen.say(f"skeleton.channels={width}: the widest network whose average cell fits the budgets")
-        decided = run.keep("the plan", lambda: planned(config, searched, table, data, sizes, run, began, asked))
+            width = table.skeleton.channels
+            screen.say(f"skeleton.channels={width}: the widest network whose average cell fits the budgets")
+        with reusable(measured, run):
+            decided = run.keep("the plan", lambda: planned(config, searched, table, data, sizes, run, began, asked))
         plan, pace = plan_from(decided["plan"], RunFile.PLAN), Pace.of_plain(decided["pace"])
+        pace = replace(pace, latency=measured.planned if measured else 0.0)
         run.write(RunFile.PLAN, plan.to_json(config, sizes, pace))
-        agenda = Agenda(
-            {step: pace.waiting * seconds for step, seconds in durations(plan, sizes, pace).items()}, screen
-        )
-        screen.say(f"plan: {plan.words}; about {time_left(sum(agenda.planned.values()))} in all")
-        steps = plan.apply(replace(config, skeleton=replace(config.skeleton, channels=width)))
+        agenda.planned, agenda.complete = durations(plan, sizes, pace), True
+        late = measured.seconds - measured.planned if measured else 0.0
+        screen.say(f"plan: {plan.words}; about {time_left(sum(agenda.planned.values()) + late)} in all")
+        steps = plan.apply(replace(config, skeleton=replace(config.skeleton, channels=table.skeleton.channels)))
+        latency = measured.table if measured else None
         work = Work(steps, searched, replace(data, described=True), given, run, agenda, latency)
-        results = find(work, plan)
+        results = {**({STEP: measured.facts} if measured else {}), **find(work, plan)}
         report = written(work, plan, table, results, {"remarks": [], "proof": None})
         if reference is not None:
             results |= prove(work, plan, results["search"], reference)
-            proof = {"remarks": [remark] if remark else [], "proof": proven(work, plan, results, reference)}
+            remarks = [*results["search"].get("random_remarks", []), *([remark] if remark else [])]
+            proof = {"remarks": remarks, "proof": proven(work, plan, results, reference)}
             report = written(work, plan, table, results, proof)
     return FoundNetwork(report, run.folder, own_space(given))
-
-
-def opponent(config: Experiment, space: SearchSpace, data: DataSet) -> tuple[ReferenceBlueprint, str]:
-    """Return the reference network of a proof, as wide as the budgets allow, and a remark on budgets that do not apply to it.
-
-    Its costs are counted like those of the cells. Raises InputError if no width meets the budgets.
-    """
-    search = config.search
-    counters = {**resources(search.precision, read_hardware(search.hardware)), **own_counters(space)}
-    try:
-        return scaled_to(REFERENCE, data.image, data.classes, budget_limits(search.budget), counters)
-    except InputError as error:
-        raise InputError(f"{str(error).rstrip('.')}, or leave out find.proof.") from None
 
 
 def planned(
@@ -145,30 +131,24 @@ def planned(
     `began` is the start of the work on the monotonic clock. Raises InputError if the time is too short for any plan, if the
     random cells cannot use the same compute, or if the settings do not fit the lengths in the plan.
     """
-    settings, rule = config.find, rule_of(config.search, space)
-    budgets, _ = conditions(space, table, rule, 0.0, 0.0)
-
-    def random(count: int) -> list[Genotype]:
-        return distinct_genotypes(space, count, key(config.seed, "random genotypes"), budgets, rule.max_skips)
+    settings, bounds = config.find, planned_bounds(config, space, table)
 
     def complete(plan: Plan, most: int = MOST_RANDOM) -> Plan | None:
         return with_random(plan, sizes, pace, most) if settings.proof else plan
 
     run.screen.say("measuring a few steps to plan the work")
-    cells = [DerivedBlueprint(one, space, table.skeleton) for one in random(MEASURED)]
+    cells = [DerivedBlueprint(one, space, table.skeleton) for one in random_opponents(config, space, bounds, MEASURED)]
     pace = measure_pace(config, space, data, table, cells, run)
     if asked:
         plan: Plan | None = asked
     elif settings.seconds:
         plans = [one for effort in efforts() if (one := complete(plan_of(config, sizes, effort)))]
         spent = time.monotonic() - began
-        plan = fitting(
-            settings.seconds, spent, plans, lambda plan: pace.waiting * sum(durations(plan, sizes, pace).values())
-        )
+        plan = fitting(settings.seconds, spent, plans, lambda plan: sum(durations(plan, sizes, pace).values()))
     else:
         plan = complete(plan_of(config, sizes, settings.effort if settings.effort > 0 else 1.0))
     if plan and plan.random:
-        there = len(random(plan.random[0].networks))  # the cost band may contain fewer cells
+        there = len(random_opponents(config, space, bounds, plan.random[0].networks))  # there may be fewer cells
         if there < plan.random[0].networks:
             plan = None if asked else complete(replace(plan, random=()), there)
     if plan is None:
@@ -205,6 +185,7 @@ def summary(work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any
         "quality": export.pop("quality"),
         "budgets": limits,
         "used": {name: exact[name] / limit for name, limit in limits.items()},
+        "latency": {name: fact for name, fact in results.get(STEP, {}).items() if name != "step_seconds"} or None,
         "certainty": results["search"]["certainty"],
         "notes": results["search"]["notes"],
         "plan": asdict(plan),

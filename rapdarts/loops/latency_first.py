@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +16,12 @@ from rapdarts.config.command_options import MeasureConfig
 from rapdarts.config.experiment import Experiment, Launch, SearchConfig
 from rapdarts.config.resolve import wants_latency
 from rapdarts.cost.latency import LatencyTable, read_latency_table
+from rapdarts.cost.measure import expected_seconds
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.latency_table import describe_table, measure_skeleton
 from rapdarts.files.run_files import RunFile
+from rapdarts.training.device import device_named
 from rapdarts.training.folder import check_free
 from rapdarts.training.log import Screen
 
@@ -54,12 +58,34 @@ def latency_of_run(
 
 
 def measured_first(space: SearchSpace, skeleton: Skeleton, device: str, screen: Screen) -> LatencyTable:
-    """Measure a table with the default settings of `rapdarts measure`, and print a summary."""
+    """Report that latency has to be measured first, and measure a table."""
     screen.say("latency has a price or a budget, but search.latency is not set: measuring this device first")
-    threads = torch.get_num_threads()
-    try:
-        table = measure_skeleton(space, skeleton, MeasureConfig(device=device), screen)
-    finally:
-        torch.set_num_threads(threads)
+    return measured_table(space, skeleton, device, screen)
+
+
+def measured_table(
+    space: SearchSpace, skeleton: Skeleton, device: str, screen: Screen, pause: Callable[[], object] = lambda: None
+) -> LatencyTable:
+    """Measure a table with the default settings of `rapdarts measure`, and print a summary; `pause` is called between rounds."""
+    with _threads_restored():
+        table = measure_skeleton(space, skeleton, MeasureConfig(device=device), screen, pause)
     screen.say(describe_table(table))
     return replace(table, where=WHERE)
+
+
+def expected_time(space: SearchSpace, skeleton: Skeleton, device: str) -> float:
+    """Return the expected time of `measured_table` in seconds."""
+    options = MeasureConfig(device=device)
+    with _threads_restored():
+        on = device_named(options.device, options.threads)
+        return expected_seconds(space, skeleton, on, options.rounds, options.networks)
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    """Restore the number of CPU threads, which a measurement sets, after the `with` block."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

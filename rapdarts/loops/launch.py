@@ -26,6 +26,7 @@ from rapdarts.loops.random_baseline import draw, random_baseline
 from rapdarts.loops.rank import RankingEntry, rank, short_recipe, split_for_ranking
 from rapdarts.loops.ranking_settings import resources_shown
 from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
+from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.loops.search_record import cost_report, provenance
 from rapdarts.strategy.rule import check_skip_paths, derivable
 from rapdarts.training.device import training_device
@@ -42,19 +43,21 @@ def run_search(
     given: Space = None,
     read: Reader | None = None,
     screen: Screen | None = None,
+    measured: LatencyTable | None = None,
 ) -> Searched:
     """Search `space` and return the result.
 
     `given` is the user's own space, or None for a space of the package; a resumed run checks that it is unchanged. `name`
-    becomes part of the name of a new run folder. `read` loads the data (default: the data of the experiment).
+    becomes part of the name of a new run folder. `read` loads the data (default: the data of the experiment). `measured` is
+    a latency table that was measured for this search, for settings that need a table but do not name one.
     Raises InputError before a run folder is created, and afterwards the errors of `search` and `open_run`.
     """
     space = searched_space(config.search, space)
     data = data_of(config, read)
-    searching.SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is created
+    SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is created
     limits, screen = budget_limits(config.search.budget), screen or Screen()
     about = said_before(data, [f"looking for genotypes with {within(limits)}"] if limits else [], config, screen)
-    latency = latency_of_run(config, space, data, launch, screen)
+    latency = measured or latency_of_run(config, space, data, launch, screen)
     auto, table = config.skeleton.channels == 0, searching.priced(config, space, data, latency)
     config = replace(config, skeleton=replace(config.skeleton, channels=table.skeleton.channels))
     inputs = inputs_of(config, data, given, latency)

@@ -20,6 +20,7 @@ from rapdarts.data.dataset import DataSet
 from rapdarts.data.images import InMemory
 from rapdarts.errors import DeviceError, ran_out_of_memory, refused_a_kernel, shorten
 from rapdarts.loops import search as loop
+from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.training.footprint import BATCH, META, Alive, Footprint, footprint, lower_precision
 from rapdarts.training.memory import free_bytes
 from rapdarts.training.run import Run
@@ -177,7 +178,7 @@ class MemoryEstimate:
     @property
     def largest_allowed_batch(self) -> int:
         """Number of images in the smaller half of the training set, the largest batch that is allowed."""
-        halves = loop.SearchBatches.of(self.data, self.config)
+        halves = SearchBatches.of(self.data, self.config)
         return min(len(half.index) for half in (halves.train, halves.search))
 
     def largest_batch(self, found: Footprint) -> int:

@@ -26,6 +26,7 @@ from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.rank import short_recipe, split_for_ranking
+from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.rule import rule_of
 from rapdarts.training.class_weights import class_weights
@@ -53,7 +54,8 @@ class Pace:
 
     `stages` holds the times of the search. `build` is the time to build the network of a cell, `train` the time of a training
     step, and `test` the time to test the network on one image. If the work runs on one CPU thread, these are CPU seconds.
-    `waiting` is the wall-clock time for each of these seconds.
+    `waiting` is the wall-clock time for each of these seconds. `latency` is the expected wall-clock time to measure latency,
+    or 0 if the run does not measure it.
     """
 
     stages: tuple[StagePace, ...]
@@ -61,6 +63,7 @@ class Pace:
     train: float
     test: float
     waiting: float = 1.0
+    latency: float = 0.0
 
     @classmethod
     def of_plain(cls, facts: Any) -> Pace:
@@ -88,7 +91,7 @@ class Sizes:
         parts = split_for_ranking(data, config)
         rank, _ = retraining.training_batches(short_recipe(config), parts)
         final, _ = retraining.training_batches(config, data)
-        search = searching.SearchBatches.of(data, config)
+        search = SearchBatches.of(data, config)
         return cls(search.steps, rank.steps, len(parts.test), final.steps, len(data.test), config.rank.seeds)
 
 
@@ -139,11 +142,8 @@ def _stage_pace(
     settings, built = config.search, []
     replica = searching.Replica.of(config, 0, data, table, rule_of(settings, space))
     build = take(lambda: built.append(searching.build_stage(config, space, data, settings.layers[number], number)))
-    supernet, architecture, sgd, adam = built.pop()
-    balance = class_weights(settings.class_weights, data.train.labels, data.classes)
-    step = searching.alternation(settings, supernet, architecture, sgd, adam, replica.penalty, balance)
-    eager = settings.unrolled or settings.checkpoint
-    alternate = step if eager else GraphedStep(step, data.train.labels.device, run.screen.say)
+    supernet, *_ = built[0]
+    alternate, _ = searching.step_of_stage(replica, built.pop(), data, run)
     batches = replica.halves.of_stage(number)
     stream = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
 

@@ -150,7 +150,10 @@ def fitting(seconds: float, spent: float, plans: Sequence[Plan], duration: Calla
 
 
 def durations(plan: Plan, sizes: Sizes, pace: Pace) -> dict[str, float]:
-    """Return the expected time of every step of a plan, in seconds by the name of its folder."""
+    """Return the expected wall-clock time of every step of a plan, in seconds by the name of the step.
+
+    The step `latency`, which has no folder, is there only if the run measures latency.
+    """
     found = {"search": plan.replicas * search_seconds(plan, sizes, pace)}
     found |= {f"rank-{number}": round_seconds(one, sizes, pace) for number, one in enumerate(plan.rounds, 1)}
     training = plan.retrain_epochs * sizes.retrain_steps * pace.train + sizes.test_images * pace.test + pace.build
@@ -158,7 +161,8 @@ def durations(plan: Plan, sizes: Sizes, pace: Pace) -> dict[str, float]:
     if plan.random:
         found |= {f"random/rank-{number}": round_seconds(one, sizes, pace) for number, one in enumerate(plan.random, 1)}
         found |= {"random/network": training, "reference": training}
-    return found
+    waited = {name: pace.waiting * seconds for name, seconds in found.items()}
+    return {"latency": pace.latency, **waited} if pace.latency else waited
 
 
 def search_seconds(plan: Plan, sizes: Sizes, pace: Pace) -> float:

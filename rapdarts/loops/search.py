@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,14 +16,13 @@ from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.latency import LatencyTable
 from rapdarts.cost.penalty import Penalty, uniform_mixing
 from rapdarts.cost.prices import prices
-from rapdarts.data.augment import Augment
-from rapdarts.data.batches import Batches
-from rapdarts.data.dataset import DataSet, split
+from rapdarts.data.dataset import DataSet
 from rapdarts.data.randomness import key
 from rapdarts.deploy import skeletons
 from rapdarts.errors import InputError, plural
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.curvature import curvature, plain_copy
+from rapdarts.loops.search_batches import Batch, SearchBatches
 from rapdarts.loops.search_record import certainty, cost_facts, heat_map, norm, observed, shown
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.layers import remarks_on_pools
@@ -46,7 +45,8 @@ from rapdarts.training.optimizer import autocast, frozen, optimizer_step, set_lr
 from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import cosine, skip_dropout
 
-Batch = tuple[Tensor, Tensor]
+Built = tuple[Supernet | BatchedSupernet, Architecture, torch.optim.Optimizer, torch.optim.Optimizer]
+"""The supernet and the architecture of a stage, and their optimisers."""
 
 BEST = 5
 """Number of best genotypes that a search with the rule `exact` writes to candidates.json."""
@@ -92,14 +92,10 @@ def search(
 def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceTable, rule: Rule) -> Architecture:
     """Train a new supernet and a new architecture alternately for one stage; return the architecture."""
     config, settings, penalty, space = replica.config, replica.config.search, replica.penalty, stage.space
-    supernet, architecture, sgd, adam = build_stage(config, space, data, stage.layers, stage.number)
+    built = supernet, architecture, sgd, adam = build_stage(config, space, data, stage.layers, stage.number)
     for remark in remarks_on_pools(supernet, data.train.labels.device):
         run.screen.say(remark)
-    balance = class_weights(settings.class_weights, data.train.labels, data.classes)
-    step = alternation(settings, supernet, architecture, sgd, adam, penalty, balance)
-    # The second-order gradient and recomputed cells draw the same random numbers twice, which a CUDA graph cannot do.
-    eager = settings.unrolled or settings.checkpoint
-    alternate = step if eager else GraphedStep(step, data.train.labels.device, run.screen.say)
+    alternate, balance = step_of_stage(replica, built, data, run)
 
     learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
     learners["penalty"] = penalty
@@ -182,6 +178,21 @@ class Replica:
     def facts(self) -> dict[str, float]:
         """Values that identify the replica in metrics.jsonl."""
         return {"replica": self.number} if self.number else {}
+
+
+def step_of_stage(
+    replica: Replica, built: Built, data: DataSet, run: Run
+) -> tuple[Callable[..., dict[str, Sum]], Tensor | None]:
+    """Return the function that takes one step of a stage, and the weights of the classes (classes,) in its losses, if any.
+
+    The function is that of `alternation`; on a GPU, it is captured as a CUDA graph if possible.
+    """
+    settings, labels = replica.config.search, data.train.labels
+    balance = class_weights(settings.class_weights, labels, data.classes)
+    step = alternation(settings, *built, replica.penalty, balance)
+    # The second-order gradient and recomputed cells draw the same random numbers twice, which a CUDA graph cannot do.
+    eager = settings.unrolled or settings.checkpoint
+    return step if eager else GraphedStep(step, labels.device, run.screen.say), balance
 
 
 def alternation(
@@ -268,9 +279,7 @@ def second_order(
     )
 
 
-def build_stage(
-    config: Experiment, space: SearchSpace, data: DataSet, layers: int, stage: int
-) -> tuple[Supernet | BatchedSupernet, Architecture, torch.optim.Optimizer, torch.optim.Optimizer]:
+def build_stage(config: Experiment, space: SearchSpace, data: DataSet, layers: int, stage: int) -> Built:
     """Return the supernet and architecture of a stage, initialised from the seed and the stage, and their optimisers."""
     settings = config.search
     device = data.train.labels.device
@@ -337,61 +346,3 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
             "search.primitives allows only skips to be derived, but search.max_skips limits them; add a primitive or set"
             " rule=darts."
         )
-
-
-@dataclass(frozen=True)
-class SearchBatches:
-    """Pairs of batches, one from the training half and one from the search half.
-
-    The search half has its own epochs, which may end within an epoch of the training half. Each stage of `epochs` epochs
-    continues both streams, so that it has its own shuffles and crops. `begun` is the number of epochs before the stage.
-    """
-
-    train: Batches
-    search: Batches
-    epochs: int
-    begun: int = 0
-
-    @classmethod
-    def of(cls, data: DataSet, config: Experiment) -> SearchBatches:
-        """Split the training set into two halves with balanced classes.
-
-        Raises InputError if a batch is larger than the half that it is drawn from.
-        """
-        settings, seed = config.search, config.seed
-        augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, cutout=0)
-        labels, used = data.train.labels.cpu(), torch.arange(len(data.train))
-        if settings.subset < 1:
-            used, _ = split(labels, settings.subset, seed, "subset", data.class_names)
-        parts = split(labels[used], settings.weight_fraction, seed, "halves", data.class_names)
-        first, second = (used[part] for part in parts)
-        subset = f"search.subset={settings.subset:g} x " if settings.subset < 1 else ""
-        half = f"search.weight_fraction={settings.weight_fraction:g}"
-        halves = (
-            ("weights", first, f"{subset}{half}"),
-            ("architecture", second, f"{subset}(1 - {half})" if subset else f"1 - {half}"),
-        )
-        train, search = (
-            Batches(data.train, index, settings.batch, seed, stream, augment, "search.batch", share=share)
-            for stream, index, share in halves
-        )
-        return cls(train, search, settings.epochs)
-
-    def of_stage(self, number: int) -> SearchBatches:
-        """Return the batches of a stage, with epochs counted from 0."""
-        return replace(self, begun=number * self.epochs)
-
-    @property
-    def steps(self) -> int:
-        return self.train.steps
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch, Batch]]:
-        epoch += self.begun
-        return zip(self.train.epoch(epoch, start), self._search_batches(epoch * self.steps + start), strict=False)
-
-    def _search_batches(self, step: int) -> Iterator[Batch]:
-        while True:
-            epoch, start = divmod(step, self.search.steps)
-            for batch in self.search.epoch(epoch, start):
-                yield batch
-                step += 1

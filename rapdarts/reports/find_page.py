@@ -21,6 +21,9 @@ def describe_found(report: Mapping[str, Any]) -> str:
     """Format the result: the genotype, its costs, the used share of each budget, its test accuracy, and the proof."""
     lines = [report["genotype"], costs_line(report["costs"])]
     lines += [used_line(name, share, report["budgets"][name]) for name, share in report["used"].items()]
+    if measured := report["latency"]:
+        widths = ", ".join(map(str, measured["channels"]))
+        lines.append(f"latency was measured on {measured['device']} (widths: {widths} channels)")
     lines += [f"test accuracy {accuracy_of(report)}", *report["notes"], *report["remarks"]]
     return "\n".join([*lines, *proof_lines(report)])
 

@@ -126,13 +126,10 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
     The cheapest cell would allow a larger width, but would leave the search no choice.
     Raises InputError if the settings have a latency table.
     """
-    rule, mixture = rule_of(settings, space), uniform_mixing(space.mask)
+    rule = rule_of(settings, space)
 
     def fits(channels: int) -> bool:
-        table = prices(settings, space, replace(skeleton, channels=channels))
-        mean = dict(zip(table.resources, table.expected(mixture).tolist(), strict=True))
-        within = all(mean[name] <= limit for name, limit in rule.limits.items())
-        return within and feasible(space, budgets_on(table, rule.limits), rule.max_skips)
+        return fits_on_average(prices(settings, space, replace(skeleton, channels=channels)), rule)
 
     if settings.latency:
         raise InputError(
@@ -140,3 +137,16 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
             " skeleton.channels=16."
         )
     return largest(fits, 2, MOST_CHANNELS) or 2
+
+
+def fits_on_average(table: PriceTable, rule: Rule) -> bool:
+    """Return whether the mean network of the table's space (uniform mixing) meets every budget, and some genotype all of them."""
+    mean = average_costs(table)
+    within = all(mean[name] <= limit for name, limit in rule.limits.items())
+    return within and feasible(table.space, budgets_on(table, rule.limits), rule.max_skips)
+
+
+def average_costs(table: PriceTable) -> dict[str, float]:
+    """Return the costs of the mean network of the table's space (uniform mixing), by resource."""
+    costs = table.expected(uniform_mixing(table.space.mask)).tolist()
+    return dict(zip(table.resources, costs, strict=True))

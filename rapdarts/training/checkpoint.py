@@ -10,6 +10,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -74,6 +75,14 @@ def origin_of(path: Path) -> dict[str, str]:
         return {name: value for name, value in found.get("origin", {}).items() if isinstance(value, str)}
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
+
+
+def elapsed_of(path: Path) -> float:
+    """Return how long a run had taken, in seconds, at the newest intact checkpoint at `path`; 0 if there is none."""
+    for candidate in (path, previous(path)):
+        with suppress(OSError, _Damage):
+            return float(_read(candidate, {}).get("elapsed", 0.0))
+    return 0.0
 
 
 class _Damage(Exception):

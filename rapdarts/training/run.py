@@ -70,6 +70,7 @@ class Run:
         self.objects: Mapping[str, Stateful] = {}
         self.asked_to_stop: int | None = None
         self.saved_at = self.began = time.monotonic()
+        self.opened = self.began - (resumed.get("elapsed", 0.0) if resumed else 0.0)
         self.what, self.steps, self.total = "", 0, 0
         self._resumed = resumed
         self.log_file = Log(
@@ -152,6 +153,10 @@ class Run:
         self._pause()
         return facts
 
+    def pause(self) -> None:
+        """Save if a checkpoint is due, and stop if a signal was received; called during long work within `keep`. Raises Preempted."""
+        self._pause("during")
+
     def batches(self, source: Source[Batch]) -> Iterator[Batch]:
         """Yield the remaining batches of the epoch; between batches, the run saves checkpoints and responds to signals."""
         seed, stage = self.stream
@@ -219,6 +224,7 @@ class Run:
             "metrics_bytes": self.log_file.bytes,
             "meter": self.meter.state_dict(),
             "seconds": time.monotonic() - self.began if self.step else 0.0,
+            "elapsed": time.monotonic() - self.opened,
             "finished": self.finished,
             "objects": {name: thing.state_dict() for name, thing in self.objects.items()},
         }
@@ -243,14 +249,17 @@ class Run:
         kept = "; the last checkpoint was written before the divergence" if saved else ""
         return DivergedError(f"{sign}: the training diverged. Lower the learning rate{kept}.")
 
-    def _pause(self) -> None:
-        """Save if a checkpoint is due, and stop if any process received a signal. Called between two steps."""
+    def _pause(self, when: str = "after") -> None:
+        """Save if a checkpoint is due, and stop if any process received a signal. Called between two steps.
+
+        `when` relates the current position to the work that is named in messages, if it has no epochs.
+        """
         due = self.process_group.is_main and time.monotonic() - self.saved_at >= self.save_seconds
         asked, due_somewhere = self.process_group.agree(self.asked_to_stop or 0, int(due))
         if asked:
             began = time.monotonic()
             self.save()
-            where = f"at {self.what}, epoch {self.epoch + 1}, step {self.step}" if self.total else f"after {self.what}"
+            where = f"at {self.what}, epoch {self.epoch + 1}, step {self.step}" if self.total else f"{when} {self.what}"
             raise Preempted(
                 f"stopped by {signal.Signals(asked).name} {where}; saved in {time.monotonic() - began:.2f} s.",
                 str(self.folder),

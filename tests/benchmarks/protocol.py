@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rapdarts.cost.measure import timer
-from rapdarts.loops.search import SearchBatches
+from rapdarts.loops.search_batches import SearchBatches
 from tests.benchmarks import counts
 from tests.benchmarks.loop import watched
 from tests.benchmarks.stages import BUILDS, CASES, Batched, Plain, Sizes, Stage, random_pictures, settings_of

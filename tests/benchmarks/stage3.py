@@ -20,7 +20,8 @@ from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import DataSet, load_dataset
 from rapdarts.data.randomness import key
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.loops.search import SearchBatches, alternation, build_stage, priced
+from rapdarts.loops.search import alternation, build_stage, priced
+from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.strategy.progressive import prune
 from rapdarts.training.intervals import student
 from rapdarts.training.optimizer import set_lr

@@ -20,7 +20,8 @@ from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import DataSet
 from rapdarts.data.images import InMemory
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.loops.search import Batch, SearchBatches, alternation, build_stage, priced
+from rapdarts.loops.search import alternation, build_stage, priced
+from rapdarts.loops.search_batches import Batch, SearchBatches
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.relaxation import Architecture

@@ -18,7 +18,8 @@ from rapdarts.cost.expected import price_table
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import load_dataset
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.loops.search import SearchBatches, alternation, second_order
+from rapdarts.loops.search import alternation, second_order
+from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.supernet import Supernet

@@ -239,6 +239,8 @@ def test_a_signal_stops_the_whole_run_and_names_its_folder(whole: tuple[Path, fl
     assert json.loads((folder / "status.json").read_text())["state"] == "preempted"
     assert main([*command(folder, "resume=true")[3:]]) == 0
     assert bits(folder) == bits(whole[0])
+    search = next(step for step in result(folder)["steps"] if step["name"] == "search")
+    assert search["seconds"] >= result(folder / "search")["seconds"]  # which is the time of all epochs
     assert main([*command(folder, "resume=true")[3:]]) == 0  # a finished run is written again
     assert bits(folder) == bits(whole[0])
 

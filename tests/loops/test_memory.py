@@ -35,6 +35,7 @@ from rapdarts.loops.memory import (
     stage_footprint,
     training_within_memory,
 )
+from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.training.footprint import Alive, Footprint
 from rapdarts.training.optimizer import set_lr
 from tests.tiny import TINY
@@ -64,7 +65,7 @@ def digits() -> DataSet:
 
 def steps_alive(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, stage: int) -> int:
     """Return the peak of live bytes in the first two real steps of a stage."""
-    halves, penalty = loop.SearchBatches.of(data, config), Penalty(table, asdict(config.search.cost))
+    halves, penalty = SearchBatches.of(data, config), Penalty(table, asdict(config.search.cost))
     with Alive() as alive:
         supernet, architecture, sgd, adam = loop.build_stage(config, space, data, config.search.layers[stage], stage)
         set_lr(sgd, 0.1)

@@ -80,6 +80,13 @@ def test_the_time_of_every_step_computed_by_hand() -> None:
     assert found["random/rank-1"] == pytest.approx(3 * (2 * 40 * 0.05 + 0.599 + 0.125))
 
 
+def test_measuring_latency_is_the_first_step_and_other_processes_slow_all_other_steps_down() -> None:
+    plan = plan_of(DIGITS, SIZES, 0.5)
+    quiet, busy = durations(plan, SIZES, PACE), durations(plan, SIZES, replace(PACE, waiting=1.5, latency=20.0))
+    assert "latency" not in quiet and [*busy] == ["latency", *quiet]
+    assert busy == {"latency": 20.0, **{name: 1.5 * seconds for name, seconds in quiet.items()}}
+
+
 def test_the_compute_of_a_search_is_its_training_steps_and_those_of_its_rounds() -> None:
     plan = plan_of(DIGITS, SIZES, 0.5)
     steps_of_search = 3 * 5 * (0.2 + 0.4 + 0.1 + 0.3)

@@ -21,7 +21,8 @@ from rapdarts.data.dataset import DataSet, load_dataset, split
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
-from rapdarts.loops.search import SearchBatches, build_stage
+from rapdarts.loops.search import build_stage
+from rapdarts.loops.search_batches import SearchBatches
 
 BUDGET = 2_400
 SEARCH = [

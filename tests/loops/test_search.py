@@ -28,7 +28,8 @@ from rapdarts.cost.count import ADDITIVE, COUNTERS, count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.data import dataset as datasets
 from rapdarts.files.run_files import RUN_FILES
-from rapdarts.loops.search import SearchBatches, check_stages
+from rapdarts.loops.search import check_stages
+from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.loops.search_record import heat_map
 from rapdarts.strategy.alphas import read_alphas
 from rapdarts.strategy.budgets import budgets_on, spent

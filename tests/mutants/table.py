@@ -62,24 +62,6 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             f"{RECORDS}::test_every_stage_begins_with_its_own_weights",
         ),
         (
-            "the subset is ignored",
-            "if settings.subset < 1:",
-            "if False:",
-            "tests/loops/test_search.py::test_the_halves_share_no_image_and_the_smaller_half_is_repeated",
-        ),
-        (
-            "the halves have the same size",
-            'settings.weight_fraction, seed, "halves",',
-            '0.5, seed, "halves",',
-            "tests/loops/test_search.py::test_the_halves_share_no_image_and_the_smaller_half_is_repeated",
-        ),
-        (
-            "a search does not augment",
-            "config.data.crop, config.data.flip, cutout=0)",
-            "0, False, cutout=0)",
-            STAGES,
-        ),
-        (
             "no candidate is dropped",
             "keep or len(space.primitives)",
             "len(space.primitives)",
@@ -131,12 +113,6 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "the halves are exchanged",
             "alternate(*train_batch, *search_batch, epoch >= settings.warmup_epochs)",
             "alternate(*search_batch, *train_batch, epoch >= settings.warmup_epochs)",
-            HALVES,
-        ),
-        (
-            "both halves are the first half",
-            '("architecture", second, f"',
-            '("architecture", first, f"',
             HALVES,
         ),
         (
@@ -254,6 +230,38 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             SECOND,
         ),
         (
+            "every stage begins with the same weights",
+            '"initial weights", stage))',
+            '"initial weights", 0))',
+            f"{RECORDS}::test_every_stage_begins_with_its_own_weights",
+        ),
+    ],
+    "loops/search_batches.py": [
+        (
+            "the subset is ignored",
+            "if settings.subset < 1:",
+            "if False:",
+            "tests/loops/test_search.py::test_the_halves_share_no_image_and_the_smaller_half_is_repeated",
+        ),
+        (
+            "the halves have the same size",
+            'settings.weight_fraction, seed, "halves",',
+            '0.5, seed, "halves",',
+            "tests/loops/test_search.py::test_the_halves_share_no_image_and_the_smaller_half_is_repeated",
+        ),
+        (
+            "a search does not augment",
+            "config.data.crop, config.data.flip, cutout=0)",
+            "0, False, cutout=0)",
+            STAGES,
+        ),
+        (
+            "both halves are the first half",
+            '("architecture", second, f"',
+            '("architecture", first, f"',
+            HALVES,
+        ),
+        (
             "every stage sees the same batches",
             "return replace(self, begun=number * self.epochs)",
             "return replace(self, begun=0)",
@@ -264,12 +272,6 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "self._search_batches(epoch * self.steps + start)",
             "self._search_batches((epoch - self.begun) * self.steps + start)",
             STAGES,
-        ),
-        (
-            "every stage begins with the same weights",
-            '"initial weights", stage))',
-            '"initial weights", 0))',
-            f"{RECORDS}::test_every_stage_begins_with_its_own_weights",
         ),
     ],
     "loops/retrain.py": [

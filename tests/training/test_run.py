@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.errors import BusyError, DamagedError, DivergedError, InputError, Preempted, StorageError
 from rapdarts.files import atomic as files
 from rapdarts.training import checkpoint
+from rapdarts.training import run as running
 from rapdarts.training.meter import Meter
 from rapdarts.training.run import Run
 from rapdarts.training.session import open_run
@@ -241,6 +243,28 @@ def test_a_stage_that_gives_up_is_not_run_again(tmp_path: Path) -> None:
     assert asked == []
     found = checkpoint.load_checkpoint(tmp_path / "checkpoint", {})
     assert found is not None and [facts["ended"] for facts in found[0]["finished"]] == [True, False]
+
+
+def test_a_checkpoint_holds_the_time_of_all_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, file = [100.0], tmp_path / "run" / "checkpoint"
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def taking(seconds: float) -> dict[str, Any]:
+        now[0] += seconds
+        return {}
+
+    assert checkpoint.elapsed_of(file) == 0.0
+    with open_run("test", Experiment(), Launch(run=str(tmp_path / "run")), "test", {}) as run:
+        run.keep("one", lambda: taking(7))
+        taking(20)  # killed after its last checkpoint
+    assert checkpoint.elapsed_of(file) == 7.0
+    now[0] = 1000.0
+    with open_run("test", Experiment(), Launch(run=str(tmp_path / "run"), resume=True), "test", {}) as run:
+        run.keep("one", lambda: taking(300))
+        run.keep("two", lambda: taking(5))
+    assert checkpoint.elapsed_of(file) == 12.0
+    file.write_bytes(file.read_bytes()[:-1])  # damaged
+    assert checkpoint.elapsed_of(file) == 7.0
 
 
 def test_momentum_of_other_parameters_is_refused(tmp_path: Path) -> None:
