@@ -275,7 +275,7 @@ def test_momentum_of_other_parameters_is_refused(tmp_path: Path) -> None:
                 pass
 
     once(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)), resume=False)
-    with pytest.raises(DamagedError, match="other parameters"):
+    with pytest.raises(DamagedError, match="for different parameters"):
         once(torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)}), resume=True)
 
 
