@@ -120,7 +120,10 @@ def by_budget(found: Groups) -> list[list[object]]:
 
 
 def verdict(found: Groups) -> str:
-    """Return the sentences on the goals: a score, and two standard errors ahead of random cells."""
+    """Return the sentences on the goals, a score and two standard errors ahead of random cells; so far only the number of groups."""
+    n, planned = len(found.results), len(TEST_SEEDS) // found.way.replicas
+    if n < planned:
+        return f"So far, {n} of {plural(planned, 'group')} are finished. The goals are judged when all are."
     own, ahead = mean(found.scores("way")), found.ahead("random")
     error = ahead.error or 0.0
     reached = "reached" if own.value >= GOAL else "missed"
