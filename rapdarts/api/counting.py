@@ -115,7 +115,7 @@ def measure(
     experiment = lookup.experiment_named(target)
     if experiment is None:
         return _measure_network(target, options, given, space, progress)
-    out = atomic.file_in_folder(options.out)
+    out = atomic.file_to_write(options.out)
     config = resolve.resolve_experiment(experiment, []) if experiment else None
     own = find_space(space, options.space or ("" if space else config.search.space if config else "darts"))
     from rapdarts.deploy.latency_table import measure_space

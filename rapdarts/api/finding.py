@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.api.own_space import with_own_resources
 from rapdarts.api.runs import searched
-from rapdarts.config.experiment import Experiment, budget_limits
+from rapdarts.config.experiment import Experiment, Launch, budget_limits
 from rapdarts.config.given import AnyPath, Settings, find_experiment
 from rapdarts.config.resolve import Pairs, keys_given_in
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
+from rapdarts.files.run_files import begun, resuming, verb_of
 
 if TYPE_CHECKING:
     from rapdarts.loops.results import FoundNetwork
@@ -38,7 +40,7 @@ def find(
     """
     given = find_experiment("find", experiment, settings, keys, run, resume, in_memory=data is not None)
     config = given.config
-    check_findable(config, given.pairs)
+    check_findable(config, given.pairs, given.launch)
     own, config = searched(config, space)
     from rapdarts.loops.finding import run_find
     from rapdarts.loops.in_programs import as_it_was, reader_of
@@ -49,10 +51,10 @@ def find(
         return run_find(config, own, given.launch, given.called, space, read, Screen(silent=not progress))
 
 
-def check_findable(config: Experiment, pairs: Pairs) -> None:
+def check_findable(config: Experiment, pairs: Pairs, launch: Launch) -> None:
     """Raise InputError for an experiment without a budget, and for keys that `find` sets itself."""
     if not budget_limits(config.search.budget):
-        raise InputError("rapdarts find needs a budget; add one, such as budget.params=100k or budget.macs=5M.")
+        raise InputError(_no_budget(launch))
     if config.search.strategy == "random":
         raise InputError(
             "search.strategy=random does not search for a cell; choose pdarts or darts, or use rapdarts search."
@@ -70,3 +72,16 @@ def check_findable(config: Experiment, pairs: Pairs) -> None:
         raise InputError(
             f"rapdarts find sets {planned[0]} itself; leave it out, and set find.effort, find.time or find.plan instead."
         )
+
+
+def _no_budget(launch: Launch) -> str:
+    """Return the message for settings without a budget; a run to resume already has one."""
+    folder, example = Path(launch.run), "such as budget.params=100k or budget.macs=5M"
+    if not launch.resume:
+        return f"rapdarts find needs a budget; add one, {example}."
+    if begun(folder) and verb_of(folder):
+        return (
+            f"the budget of the run in {folder} is missing from this command; resume it with {resuming(folder)}, or repeat the whole"
+            " command with resume=true."
+        )
+    return f"{folder} contains no run to resume; check its path. To start a new run there, add a budget, {example}."

@@ -129,7 +129,7 @@ def rank(
     config, names_hardware = experiment_of_ranking(runs[0], pairs)
     if data is not None:
         config = replace(config, data=replace(config.data, name="memory", path=""))
-    place = launch_of(pairs, run, resume)
+    place = launch_of("rank", pairs, run, resume)
     from rapdarts.loops import launch, ranking_entries
     from rapdarts.loops.in_programs import as_it_was, reader_of
     from rapdarts.training.log import Screen

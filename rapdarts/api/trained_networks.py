@@ -54,13 +54,15 @@ def evaluate(
     data: Any = None,
     test: Any = None,
     space: Space = None,
+    progress: bool = True,
     **keys: Any,
 ) -> Evaluated:
     """Test a trained network, as `rapdarts evaluate` does: accuracy, confusion matrix, calibration, costs and latency.
 
     `network` is the folder or the result of a retraining, its network.safetensors, or an ONNX file written by `export`.
     It is tested on the data of its run, unless `experiment`, the key `data.name`, or `data` and `test` (as in `search`)
-    specify other data. `keys` takes the other keys of the command. Raises InputError.
+    specify other data. `test` alone is enough: these images are tested. If other data mark no test images, all of them are tested.
+    The data are described on stderr. `keys` takes the other keys of the command. Raises InputError.
     """
     options, _ = command_options(EvaluateConfig, settings, keys)
     picture = None
@@ -71,17 +73,20 @@ def evaluate(
     file, space = lookup.find_trained(lookup.word_of(network)), lookup.space_of(space, network)
     from rapdarts.deploy.evaluation import evaluate_network, open_file
     from rapdarts.deploy.run_data import experiment_of
-    from rapdarts.loops.in_programs import as_it_was, reader_of
+    from rapdarts.loops.in_programs import as_it_was, reader_to_test
     from rapdarts.loops.results import Evaluated
     from rapdarts.reports import evaluation
+    from rapdarts.training.log import Screen
 
-    elsewhere = bool(options.data.name) or data is not None
+    in_memory, say = data is not None or test is not None, Screen(silent=not progress).say
+    elsewhere = bool(options.data.name) or in_memory
     with as_it_was():
         opened, device = open_file(file, options, space)
         config = experiment_of(file, experiment, needed=not elsewhere, confirmed=elsewhere)
-        if data is not None:
-            config = replace(config, data=DataConfig("memory"))
-        values = evaluate_network(opened, device, config, options, reader_of(config, data, test))
+        if in_memory:
+            layout = options.data.layout or "auto"
+            config = replace(config, data=DataConfig("memory", range=options.data.range, layout=layout))
+        values = evaluate_network(opened, device, config, options, reader_to_test(opened, config, data, test), say)
     words = evaluation.describe_evaluation(values)
     if picture is not None:
         evaluation.write_confusion(values, f"{lookup.word_of(network)}", picture)
@@ -119,7 +124,7 @@ def export(
         options = replace(options, out=str(network.folder / f"exported.{options.to}"))
     if not options.out:
         raise InputError(f"to={options.to} writes a file; set its path with out=FILE.")
-    out = atomic.file_in_folder(options.out)
+    out = atomic.file_to_write(options.out)
     file = lookup.find_trained(word, f"to={options.to}", onnx=False)
     from rapdarts.deploy.exporting import export_file
     from rapdarts.loops.in_programs import as_it_was, reader_of

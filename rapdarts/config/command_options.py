@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, make_dataclass, replace
+from typing import ClassVar
 
 from rapdarts.config.experiment import (
     DATA_SETS,
@@ -20,6 +21,7 @@ from rapdarts.config.experiment import (
 )
 from rapdarts.config.exports import EXPORTS
 from rapdarts.config.key_values import knob
+from rapdarts.errors import any_of
 
 
 class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.inf), frozen=True)):  # type: ignore[misc]
@@ -34,6 +36,8 @@ class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.in
 @dataclass(frozen=True)
 class DeriveConfig:
     """Options for deriving another genotype from a finished search."""
+
+    VERB: ClassVar[str] = "derive"
 
     rule: str = knob(
         "",
@@ -106,6 +110,8 @@ class OtherDataConfig:
 class EvaluateConfig:
     """Options for testing a trained network."""
 
+    VERB: ClassVar[str] = "evaluate"
+
     data: OtherDataConfig = field(default_factory=OtherDataConfig)
     batch: int = knob(256, "batch size", "images", low=1, high=MOST_IMAGES)
     device: str = knob("auto", f"{DEVICE_HELP}; ONNX files run on the CPU")
@@ -120,9 +126,13 @@ class EvaluateConfig:
 class ExportConfig:
     """Options for writing a genotype or a trained network for other programs."""
 
+    VERB: ClassVar[str] = "export"
+
     to: str = knob(
         "json",
-        "format: the first five are for genotypes, the others for trained networks",
+        f"format; of a genotype: {any_of([name for name, form in EXPORTS.items() if form.of_genotype])}; of a trained network:"
+        f" {any_of([name for name, form in EXPORTS.items() if not form.of_genotype])}; default: the genotype as json, also for a"
+        " trained network",
         choices=tuple(EXPORTS),
     )
     out: str = knob("", "file to write; empty: standard output, for genotypes only", "path")
@@ -142,12 +152,16 @@ class ExportConfig:
 class ReportConfig:
     """Options for tabulating finished runs."""
 
+    VERB: ClassVar[str] = "report"
+
     out: str = knob("", "file to write; empty: standard output", "path")
 
 
 @dataclass(frozen=True)
 class CountConfig:
     """Options for counting the costs of networks, or of all networks of a space."""
+
+    VERB: ClassVar[str] = "cost"
 
     input: str = knob(
         "",
@@ -195,6 +209,8 @@ class CountConfig:
 @dataclass(frozen=True)
 class MeasureConfig:
     """Options for measuring the latency of a space's primitives on this device."""
+
+    VERB: ClassVar[str] = "measure"
 
     space: str = knob("", "search space; empty: the experiment's, or darts if no experiment is given")
     layers: int = knob(

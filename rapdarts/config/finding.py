@@ -40,7 +40,7 @@ class FindConfig:
 
 def check_find(settings: FindConfig) -> None:
     """Raise InputError if the time is not a duration, or if more than one of time, effort and plan is set."""
-    given = {"time": bool(settings.time), "effort": settings.effort > 0, "plan": bool(settings.plan)}
+    given = {"time": settings.seconds > 0, "effort": settings.effort > 0, "plan": bool(settings.plan)}
     several = [f"find.{name}" for name, is_given in given.items() if is_given]
     if len(several) > 1:
         raise InputError(f"only one key can set the amount of work; keep either {any_of(several)}.")

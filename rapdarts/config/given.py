@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rapdarts.config.command_keys import parse_options
 from rapdarts.config.experiment import PLACED, DataConfig, Experiment, Launch, budget_limits
-from rapdarts.config.key_values import full_name, parse_settings, plain
+from rapdarts.config.key_values import full_name, plain
 from rapdarts.config.resolve import (
     Pairs,
     changed_experiment,
@@ -19,7 +20,7 @@ from rapdarts.config.resolve import (
     resolve_launch,
 )
 from rapdarts.errors import InputError, shorten
-from rapdarts.files.run_files import RunFile, begun
+from rapdarts.files.run_files import COMMANDS, RunFile, begun, resuming, verb_of
 
 AnyPath = str | os.PathLike[str]
 Settings = Mapping[str, Any]
@@ -61,7 +62,7 @@ def find_experiment(
     pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
     if isinstance(named, Mapping):
         pairs, named = [*pairs_of(named), *pairs], ""
-    launch = launch_of(pairs, run, resume)
+    launch = launch_of(verb, pairs, run, resume)
     confirmed = in_memory or "data.name" in keys_given_in("data", pairs, verb).values()
     if isinstance(named, Experiment):
         base = named
@@ -133,14 +134,15 @@ def as_begun(config: Experiment, folder: Path) -> Experiment:
     return replace(config, search=search)
 
 
+def place_of(data: DataConfig) -> tuple[str, str]:
+    """Return the name of the data, and the absolute path of the user's own data; equal values mean the same data, except in memory."""
+    return data.name, os.path.realpath(data.path) if data.name in PLACED else ""
+
+
 def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
     """Raise InputError if an experiment and the run in `folder` use different data; the message names the key that confirms the change."""
-
-    def key(data: DataConfig) -> tuple[str, str]:
-        return data.name, os.path.realpath(data.path) if data.name in PLACED else ""
-
     own = experiment_of_run(folder).data
-    if key(own) != key(asked):
+    if place_of(own) != place_of(asked):
         run, other = (f"{data.name} {data.path}".strip() for data in (own, asked))
         raise InputError(
             f"{folder} is a run on {run}, but the experiment {shorten(experiment)} uses {other}; leave the"
@@ -154,20 +156,29 @@ def check_genotype_keys(pairs: Pairs) -> None:
         if name.startswith(ON_GENOTYPES):
             raise InputError(
                 f"rapdarts retrain trains a given genotype and does not use {key}=; derive another genotype with"
-                f" rapdarts derive RUN {name.removeprefix('search.')}={shorten(str(dict(pairs)[key]))} out=FILE, and retrain FILE."
+                f" rapdarts derive RUN {name.removeprefix('search.')}={shorten(str(dict(pairs)[key]))} out=FILE (in Python,"
+                " rapdarts.derive), and retrain it."
             )
 
 
-def launch_of(pairs: Pairs, run: AnyPath = "", resume: bool = False) -> Launch:
-    """Return the run folder, which may also be given among the keys, and whether to resume. Raises InputError."""
+def launch_of(verb: str, pairs: Pairs, run: AnyPath = "", resume: bool = False) -> Launch:
+    """Return the run folder, which may also be given among the keys, and whether to resume.
+
+    Raises InputError, for example if another command than `verb` started the run to resume.
+    """
     folder = [("run", os.fspath(run))] if os.fspath(run) else []
-    return resolve_launch([*pairs, *folder, *([("resume", True)] if resume else [])])
+    launch = resolve_launch([*pairs, *folder, *([("resume", True)] if resume else [])])
+    if launch.resume and begun(Path(launch.run)):
+        own = COMMANDS.get(verb_of(Path(launch.run)), verb).split()[0]
+        if own != verb:
+            raise InputError(f"{launch.run} is a run of rapdarts {own}; use {resuming(Path(launch.run))}.")
+    return launch
 
 
 def command_options(schema: type[Options], settings: Settings | None, keys: Settings) -> tuple[Options, frozenset[str]]:
     """Return the options of a command, and the full names of the given keys. Raises InputError."""
     pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
-    return parse_settings(schema, pairs), frozenset(full_name(schema, key) for key, _ in pairs)
+    return parse_options(schema, pairs), frozenset(full_name(schema, key) for key, _ in pairs)
 
 
 def pairs_of(settings: Settings, prefix: str = "") -> Pairs:

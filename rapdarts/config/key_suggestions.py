@@ -91,17 +91,35 @@ SYNONYMS = (
 """Names of our settings in other programs. Keys without a section are listed too, so that `retrain.seed` is understood as `seed`."""
 
 
-def suggest_key(given: str, names: Sequence[str], section: str = "") -> str:
+IDLE = {"retrain": ("search", "rank", "find"), "rank": ("search", "find")}
+"""Sections of an experiment whose keys a command does not use, except for a few that have no namesake in other sections."""
+
+
+def is_idle(name: str, section: str) -> bool:
+    """Return whether the key with the full name `name` is in a section that the command with its own `section` does not use."""
+    return name.partition(".")[0] in IDLE.get(section, ())
+
+
+def keys_of(section: str, names: Sequence[str]) -> list[str]:
+    """Return the keys of a section, beginning with `section`, which may leave out outer sections: budget.macs for search.budget.macs."""
+    inside = f".{section}."
+    return [name[f".{name}".index(inside) :] for name in names if section and inside in f".{name}"]
+
+
+def suggest_key(given: str, names: Sequence[str], section: str = "", verb: str = "") -> str:
     """Return a clause for a message that suggests keys for an unknown key; `names` holds the full names of all keys.
 
     For a key with a section, keys of that section are suggested, unless `SYNONYMS` names another section; for a key without
-    a section, keys of the command's own `section` come first.
+    a section, keys of the command's own `section` come first. `verb` is the command whose help
+    lists all keys.
     """
     head, _, tail = given[-80:].strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")
     part = _section_meant(head, names)
     inside = [name for name in names if name.startswith(f"{part}.")] if part else list(names)
     if (part or tail not in names) and (clause := _suggest_synonym(tail, names, inside if part else (), section)):
         return clause
+    if not head and (home := _section_meant(tail, names)):
+        return f"use one of the keys of {home}, such as {any_of(keys_of(home.rpartition('.')[2], names)[:2])}"
     likeness = {name: _likeness(tail, name, section) for name in inside}
     nearest = max(inside, key=lambda name: likeness[name])
     if likeness[nearest]:
@@ -110,7 +128,7 @@ def suggest_key(given: str, names: Sequence[str], section: str = "") -> str:
         return (
             f"the keys{f' of {part}' if part else ''} are {', '.join(name.removeprefix(f'{part}.') for name in inside)}"
         )
-    return f"rapdarts {section or 'VERB'} --help lists all keys"
+    return f"rapdarts {verb or section or 'VERB'} --help lists all keys"
 
 
 def _section_meant(head: str, names: Sequence[str]) -> str:
@@ -131,6 +149,7 @@ def _suggest_synonym(tail: str, names: Sequence[str], inside: Sequence[str], sec
         for name in names
         if f".{name}".endswith(f".{ending}")
     ]
+    fits = [fit for fit in fits if not is_idle(fit[0], section)] or fits
     if inside:
         explicit = [fit for fit in fits if "." in fit[1] or fit[0] == fit[1]]
         best = [fit for fit in fits if fit[0] in inside] or explicit

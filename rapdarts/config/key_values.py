@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
-from rapdarts.config.key_suggestions import suggest_key
+from rapdarts.config.key_suggestions import is_idle, keys_of, suggest_key
 from rapdarts.config.resources import RESOURCES, amount, compact, example
 from rapdarts.errors import InputError, any_of, shorten, suggestion
 from rapdarts.files.yaml import parse_value, to_yaml
@@ -81,11 +81,17 @@ def _keys(schema: type, prefix: str) -> tuple[Key, ...]:
     return tuple(found)
 
 
+def verb_of(schema: type) -> str:
+    """Return the command that takes the keys of a schema of options; empty for the schema of an experiment, which several commands take."""
+    return str(getattr(schema, "VERB", ""))
+
+
 def full_name(schema: type, given: str, section: str = "", beside: type | None = None) -> str:
     """Return the full name of a knob; `given` is that name or the end of it.
 
-    A knob of `section` takes precedence. Raises InputError if no knob fits, or if several fit equally; the message may also
-    suggest a key of `beside`, a second schema with keys on the same command line.
+    A knob of the command's own `section` takes precedence, and knobs of sections that the command does not use come last. Raises
+    InputError if no knob fits, or if several fit equally; the message may also suggest a key of `beside`, a second schema with
+    keys on the same command line.
     """
     names = [key.name for key in keys(schema)]
     if given in names:
@@ -94,16 +100,20 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
     own = [name for name in fits if name == f"{section}.{given}"]
     if len(own) == 1 or len(fits) == 1:
         return (own or fits)[0]
+    if len(used := [name for name in fits if not is_idle(name, section)]) == 1:
+        return used[0]
     if fits:
         raise InputError(f"the key {given!r} is ambiguous: it could be {any_of(fits)}; write the full name.")
-    inner = [name for name in names if name.startswith(given + ".")]
-    if inner:
-        raise InputError(f"{given} is a section, not a key; use one of its keys, such as {inner[0]}.")
+    if inner := keys_of(given, names):
+        raise InputError(f"{given} is a section, not a key; use one of its keys, such as {any_of(inner[:2])}.")
     known = [*names, *(key.name for key in keys(beside))] if beside else names
-    clause = suggest_key(given, known, section)
+    clause = suggest_key(given, known, section, verb_of(schema) or section)
     unknown = OF_RESOURCE.fullmatch(given) and given.rpartition(".")[2] not in RESOURCES
     if unknown and clause.startswith("the keys of"):
-        clause += "; for a user-defined resource, add --space FILE with the file that defines it"
+        clause += (
+            "; for a user-defined resource, add --space FILE with the file that defines it (in Python, pass the space"
+            " that defines it)"
+        )
     raise InputError(f"there is no key {shorten(repr(given))}; {clause}.")
 
 
@@ -278,9 +288,9 @@ def save_yaml(config: Any) -> str:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """Return the knobs in which two configurations of one schema differ, as `key: old -> new`."""
+    """Return the knobs in which two configurations of one schema differ, as `key: old -> new`; a value that is not set is `none`."""
     return [
-        f"{key.name}: {written(key, get(old, key.name))} -> {written(key, get(new, key.name))}"
+        f"{key.name}: {written(key, get(old, key.name)) or 'none'} -> {written(key, get(new, key.name)) or 'none'}"
         for key in keys(type(new))
         if get(old, key.name) != get(new, key.name)
     ]

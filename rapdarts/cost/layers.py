@@ -34,7 +34,7 @@ NUMBERS = ("output", "params", "weights", "biases", "macs")
 
 CONVENTIONS = {resource.name: resource.convention for resource in RESOURCES.values() if resource.count} | {
     "macs_with_bn_relu": "macs, plus 2 per element of batch norms and 1 per element of ReLUs (another convention)",
-    "thop_macs": "macs as counted by the package thop, which only counts modules",
+    "thop_macs": "macs of convolution and linear modules, as counted by thop (thop.profile also counts norms and pools)",
 }
 """Description of each figure in a table of costs."""
 
@@ -89,7 +89,7 @@ class NetworkCosts:
     `rows` has one row per layer, `modules` one row per module. `thop` is the number of MACs that the package thop counts, or the
     reason why thop fails. `not_counted` maps each operation that has no MAC formula to its layers. If the precision is 8,
     `int8_file` is the size in bytes of the weights in an 8-bit ONNX file. For a genotype's network, `skeleton` is its skeleton,
-    and `auxiliary` is the number of parameters of the auxiliary head that training adds. `known_accuracy` is the published test
+    and `auxiliary` is the number of parameters of the auxiliary head that training can add. `known_accuracy` is the published test
     accuracy (0 to 1) of the genotype's cell by data set, or None.
     """
 

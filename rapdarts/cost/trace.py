@@ -45,9 +45,9 @@ def trace(network: nn.Module, image: Inputs) -> Trace:
         where = f"layer {layer} ({type(module).__name__})" if layer else f"the network ({type(module).__name__})"
         what = "inputs" if len(inputs) > 1 else "an image" if inputs[0].dim() == 4 else "an input"
         given = f"{what} of {shown(image)}"
-        more = " (input=CxHxW,N for two inputs)" if isinstance(error, TypeError) and len(inputs) == 1 else ""
+        keys = TWO_INPUTS if isinstance(error, TypeError) and len(inputs) == 1 else ONE_INPUT
         raise InputError(
-            f"{where} fails on {given}: {first[:200]}. Pass a different input=CxHxW{more}, or fix the network."
+            f"{where} fails on {given}: {first[:200]}. Pass an input of another shape ({keys}), or fix the network."
         ) from error
     finally:
         for hook in hooks:
@@ -62,6 +62,10 @@ def trace(network: nn.Module, image: Inputs) -> Trace:
         memory[id(network), image] = result
     return result
 
+
+ONE_INPUT = "input=CxHxW; in Python, image=(C, H, W)"
+TWO_INPUTS = "input=CxHxW, or input=CxHxW,N for two inputs; in Python, image=(C, H, W), or image=((C, H, W), (N,))"
+"""Keys for the shape of one input, and also of several inputs, in a message that both the command line and Python show."""
 
 _remembered: ContextVar[dict[tuple[int, Inputs], Trace] | None] = ContextVar("traces", default=None)
 

@@ -14,6 +14,29 @@ from rapdarts.data.pictures import Pictures
 from rapdarts.data.randomness import permutation, uniform_draws
 from rapdarts.errors import InputError
 
+MOST_SHRINKING = 16
+"""Largest factor between a batch that is too large and the batch that a message suggests with a learning rate in proportion."""
+
+
+class BatchTooLarge(InputError):
+    """A batch that is larger than the set of images it is drawn from.
+
+    `finding` is the message without advice, `key` is the key of the batch, and `most` is its largest possible size. `example` is a
+    smaller batch as key=value, with a learning rate that is lower in proportion; it is empty if the batch would shrink too much.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self.key, drawn = batches.what.partition("=")[0], len(batches.index)
+        self.most, self.example = drawn // batches.accumulate, ""
+        whole, share = (f" of {batches.whole}", f" ({batches.share})") if batches.share else ("", "")
+        images = f"{drawn}{whole} training images that batches are drawn from{share}"
+        self.finding = f"{batches.what}={batches.batch} is larger than the {images}"
+        usual = 2 ** (max(1, self.most).bit_length() - 1)
+        if batches.lr and usual >= 2 and MOST_SHRINKING * usual * batches.accumulate >= batches.batch:
+            rate = batches.lr * usual * batches.accumulate / batches.batch
+            self.example = f"{self.key}={usual} {self.key.rpartition('.')[0]}.lr={rate:.3g}"
+        super().__init__(f"{self.finding}; use at most {self.most}.")
+
 
 @dataclass(frozen=True, eq=False)
 class Batches:
@@ -35,14 +58,12 @@ class Batches:
     processes: int = 1
     least: int = 2  # smallest number of images in a part; batch norm cannot take a single image
     share: str = ""  # how settings determine the number of positions, for messages
+    whole: int = 0  # number of training images of which the positions are a share, for messages
+    lr: float = 0.0  # learning rate that goes with `batch`, for messages; 0 if there is none
 
     def __post_init__(self) -> None:
         if self.batch > len(self.index):
-            whole, share = (f" of {len(self.images)}", f" ({self.share})") if self.share else ("", "")
-            raise InputError(
-                f"{self.what}={self.batch} is larger than the {len(self.index)}{whole} training images that batches are drawn from{share};"
-                f" use at most {len(self.index)}."
-            )
+            raise BatchTooLarge(self)
 
     @property
     def steps(self) -> int:

@@ -25,6 +25,7 @@ from rapdarts.errors import InputError, shorten
 
 IN_MEMORY_BYTES = 256 * 10**6  # decoded image folders up to this size are kept in memory
 MOST_NAMES = 20  # maximum number of class names shown to the user
+HELD_OUT = "no test images are marked, so a third of the images of each class is held out for testing"
 UNEQUAL = 3  # ratio of the largest to the smallest class that triggers a remark
 
 
@@ -33,7 +34,7 @@ class DataSet:
     """A data set on the device, with the properties that networks and run folders need."""
 
     name: str
-    train: Images
+    train: Images  # empty if all images are test images
     test: Images
     image: tuple[int, int, int]  # channels, height, width
     classes: int
@@ -49,18 +50,24 @@ class DataSet:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     @property
+    def counts(self) -> str:
+        """The numbers of images, and the reason for the test images if they were not marked, as a sentence."""
+        images = f"{len(self.train):,} training and {len(self.test):,} test images were read from {self.name}"
+        return f"{images}: {HELD_OUT}." if HELD_OUT in self.remarks else f"{images}."
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """Lines that describe the data: counts, class names and remarks; empty if the data have already been described."""
         if self.described:
             return ()
+        source = f"{'x'.join(map(str, self.image))}, {self.classes} classes"
+        named = [] if all(name.isdecimal() for name in self.class_names) else [f"classes: {_listed(self.class_names)}"]
+        if not len(self.train):
+            return f"{len(self.test):,} test images, {source}, from {self.name}", *named, *self.remarks
         sizes = torch.bincount(self.train.labels, minlength=self.classes)
         least, most = int(sizes.min()), int(sizes.max())
         each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-        line = (
-            f"{len(self.train):,} training and {len(self.test):,} test images, {'x'.join(map(str, self.image))}, {self.classes}"
-            f" classes ({each} training images each), from {self.name}"
-        )
-        named = [] if all(name.isdecimal() for name in self.class_names) else [f"classes: {_listed(self.class_names)}"]
+        line = f"{len(self.train):,} training and {len(self.test):,} test images, {source} ({each} training images each), from {self.name}"
         return line, *named, *self.remarks
 
 
@@ -88,7 +95,7 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
     if test is None:
         first, second = split(train.labels, 2 / 3, 0, "npz test", names)
         train, test = train.take(first), train.take(second)
-        remarks.append("no test images are marked, so a third of the images of each class is held out for testing")
+        remarks.append(HELD_OUT)
     if train.image != test.image:
         raise InputError(
             f"data.name={config.name}: training images are {train.image}, but test images are {test.image};"
@@ -127,6 +134,17 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
     train, test = train.to(device), test.to(device)
     return DataSet(
         config.called, train, test, train.image, len(names), tuple(names), mean, std, fingerprint, tuple(remarks)
+    )
+
+
+def build_test_set(config: DataConfig, read: ReadImages, device: torch.device) -> DataSet:
+    """Build a data set whose training half is empty: all training images of `read` become test images."""
+    remarks = [*read.remarks]
+    test = _decode_small(read.train, config, "test", remarks)
+    fingerprint = hashlib.sha256(test.digest()).hexdigest()
+    none, test = test.take(torch.arange(0)).to(device), test.to(device)
+    return DataSet(
+        config.called, none, test, test.image, len(read.names), tuple(read.names), (), (), fingerprint, tuple(remarks)
     )
 
 

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data.images import InMemory, ReadImages
+from rapdarts.data.labels import as_labels, check_numbers
 from rapdarts.data.pictures import BROKEN, kinds_of, pixels_of, remarks_on
 from rapdarts.data.pixels import Array, Form, Lost
-from rapdarts.data.readers import as_labels, numbers
+from rapdarts.data.readers import numbers
 from rapdarts.errors import InputError, shorten
 
 IMAGE_KEYS, LABEL_KEYS = ("image", "img"), ("label", "labels", "fine_label")
@@ -67,6 +68,16 @@ def read_in_memory(config: DataConfig, data: Any, test: Any = None) -> ReadImage
     return ReadImages(train, held_out, names, (*remarks, *lost.in_words(config.range, pixels)))
 
 
+def read_test_in_memory(config: DataConfig, test: Any, names: Sequence[str]) -> ReadImages:
+    """Return the images of `test` as `read_in_memory` returns training images; `names` are the classes if `test` does not name its own."""
+    given = _given(test, "test")
+    form = Form.of(given.images, replace(config, layout=given.layout or config.layout), "test, images")
+    classes = given.names or [*names]
+    images, lost = _half(given, form, "test", len(classes))
+    remarks = [f"test: {remark}" for remark in given.remarks] + lost.in_words(config.range, images.pixels.numel())
+    return ReadImages(images, None, classes, tuple(remarks))
+
+
 def _half(given: Given, form: Form, what: str, classes: int) -> tuple[InMemory, Lost]:
     """Return one half as tensors, and the conversion losses; `classes` is the number of classes, or 0 if it is unknown."""
     pixels, lost = form.read(given.images, f"{what}, images")
@@ -80,7 +91,7 @@ def _given(source: Any, what: str) -> Given:
             f"{what} is a DataLoader, which may shuffle and transform images; pass its data set: {what}=loader.dataset."
         )
     if isinstance(source, tuple) and len(source) == 2:
-        return Given(_array(source[0], f"{what}, images"), _array(source[1], f"{what}, labels"), [])
+        return Given(_numbers(source[0], f"{what}, images"), _labels(source[1], f"{what}, labels"), [])
     if not (hasattr(source, "__getitem__") and hasattr(source, "__len__")) or isinstance(source, Mapping):
         raise InputError(f"{what} must be {FORMS}, not {type(source).__name__}.")
     items = [_item(source[position], f"{what}: item {position}") for position in range(len(source))]
@@ -89,7 +100,7 @@ def _given(source: Any, what: str) -> Given:
     images = [
         _picture(image, f"{what}: image {position}")
         if isinstance(image, Image.Image)
-        else _array(image, f"{what}, image {position}")
+        else _numbers(image, f"{what}, image {position}")
         for position, (image, _) in enumerate(items)
     ]
     for position, image in enumerate(images):
@@ -101,10 +112,10 @@ def _given(source: Any, what: str) -> Given:
                 else "resize all images to one size"
             )
             raise InputError(f"{what}: image {position} is {image.shape}, but image 0 is {images[0].shape}; {remedy}.")
-    labels = [_array(label, f"{what}, label {position}") for position, (_, label) in enumerate(items)]
+    labels = [_labels(label, f"{what}, label {position}") for position, (_, label) in enumerate(items)]
     layout = "channels_first" if all(isinstance(image, Image.Image) for image, _ in items) else ""
     kinds = (kind for image, _ in items if isinstance(image, Image.Image) for kind in kinds_of(image) if kind != "grey")
-    return Given(np.stack(images), _array(labels, f"{what}, labels"), _names(source), layout, tuple(remarks_on(kinds)))
+    return Given(np.stack(images), _labels(labels, f"{what}, labels"), _names(source), layout, tuple(remarks_on(kinds)))
 
 
 def _item(item: Any, what: str) -> tuple[Any, Any]:
@@ -140,8 +151,23 @@ def _picture(picture: Image.Image, what: str) -> Array:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _array(values: Any, what: str) -> Array:
+def _numbers(values: Any, what: str) -> Array:
     """Return an array of numbers on the CPU. Raises InputError for anything else."""
+    array = _array(values, what)
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{what} must be numbers, not {array.dtype}.")
+    return array
+
+
+def _labels(values: Any, what: str) -> Array:
+    """Return an array of numbers on the CPU. Raises InputError, with advice for names of classes, for anything else."""
+    array = _array(values, what)
+    check_numbers(array, what)
+    return array
+
+
+def _array(values: Any, what: str) -> Array:
+    """Return a writeable array on the CPU. Raises InputError for values that cannot be converted to one."""
     try:
         if isinstance(values, Tensor):
             tensor = values.detach().cpu()
@@ -151,6 +177,4 @@ def _array(values: Any, what: str) -> Array:
         raise InputError(
             f"{what} cannot be converted to an array ({' '.join(str(error).split())[:200]}); pass a dense array."
         ) from None
-    if array.dtype.kind not in "buif":
-        raise InputError(f"{what} must be numbers, not {array.dtype}.")
     return array if array.flags.writeable else array.copy()  # torch does not accept read-only arrays

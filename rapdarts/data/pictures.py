@@ -191,7 +191,7 @@ def pixels_of(picture: Image.Image) -> Array:
     if _is_deep(picture):
         pixels = np.asarray(picture)
         return pixels.astype(pixels.dtype.newbyteorder("="))
-    if _is_transparent(picture):
+    if _may_be_transparent(picture):
         picture = picture.convert("RGBA")
         below = Image.new("RGBA", picture.size, (*BACKGROUND, 255))
         return np.asarray(Image.alpha_composite(below, picture).convert("RGB"))
@@ -201,13 +201,15 @@ def pixels_of(picture: Image.Image) -> Array:
 
 
 def kinds_of(picture: Image.Image) -> tuple[str, ...]:
-    """Return the KINDS of an image, from its header."""
+    """Return the KINDS of an image, from its header; the pixels are decoded only if some of them may be transparent."""
     mode = picture.mode
     known = {"L": "grey", "1": "grey", "LA": "grey", "P": "palette", "PA": "palette", "RGB": "", "RGBA": ""}
     found = ["" if _is_deep(picture) else known.get(mode, "other")]
-    found.append("transparent" if _is_transparent(picture) else "")
     found.append("deep colour" if mode.startswith("RGB") and _is_stored_deep(picture) else "")
     found.append("animated" if getattr(picture, "is_animated", False) and picture.format != "MPO" else "")
+    if _may_be_transparent(picture) and not _is_deep(picture):
+        opaque = picture.convert("RGBA").getchannel("A").getextrema() == (255, 255)
+        found.append("" if opaque else "transparent")
     return tuple(filter(None, found))
 
 
@@ -244,7 +246,7 @@ def _is_stored_deep(picture: Image.Image) -> bool:
     return False
 
 
-def _is_transparent(picture: Image.Image) -> bool:
+def _may_be_transparent(picture: Image.Image) -> bool:
     return picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
 
 

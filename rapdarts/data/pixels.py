@@ -22,6 +22,7 @@ COUNTS_OF_CHANNELS = (1, 3, 4)
 """Sizes of a first or last axis that may be the channels if no two sides are equal."""
 
 FIRST, LAST = "channels_first", "channels_last"
+AXES = {FIRST: "first", LAST: "last"}
 SHORT_SIDE = 4
 """Equal sides count as height and width only if they are longer than this, because images can have up to 4 channels."""
 
@@ -184,7 +185,7 @@ def layout_of(shape: Sequence[int]) -> str:
 class Form:
     """Form of the training images, which also applies to test images: the values of black and white, and the layout.
 
-    If the shape of a test array shows another layout, it is read with that layout, unless the user set data.layout.
+    `layout` is empty for grey images without an axis of channels; test images may then have such an axis.
     """
 
     range: PixelRange
@@ -196,8 +197,8 @@ class Form:
         """Return the form of training images (n, h, w), (n, h, w, c) or (n, c, h, w). Raises InputError if it is ambiguous."""
         _check_images(raw, source)
         is_asked = config.layout != "auto"
-        layout = config.layout if is_asked else layout_of(raw.shape)
-        if not layout:
+        layout = config.layout if is_asked else layout_of(raw.shape) if raw.ndim == 4 else ""
+        if not layout and raw.ndim == 4:
             raise InputError(
                 f"{source}: the channels of images {raw.shape[1:]} could be the first or the last axis; set"
                 f" data.layout={FIRST} or data.layout={LAST}."
@@ -210,11 +211,23 @@ class Form:
         Raises InputError for images of another form.
         """
         _check_images(raw, source)
+        layout = self._layout_of_half(raw, source)
         self.range.check_half(raw, source)
         pixels, lost = self.range.to_bytes(raw, source)
-        layout = self.layout if self.layout_asked else layout_of(raw.shape) or self.layout
         if pixels.ndim == 3:
             pixels = pixels[:, None]
         elif layout == LAST:
             pixels = pixels.transpose(0, 3, 1, 2)
         return torch.from_numpy(np.ascontiguousarray(pixels)), lost
+
+    def _layout_of_half(self, raw: Array, source: str) -> str:
+        """Return the layout in which to read images. Raises InputError if their shape shows another layout than the training images."""
+        if raw.ndim == 3 or self.layout_asked:
+            return self.layout
+        own = layout_of(raw.shape)
+        if own and self.layout and own != self.layout:
+            raise InputError(
+                f"{source}: the channels of images {raw.shape[1:]} are the {AXES[own]} axis, but those of the training images are the"
+                f" {AXES[self.layout]} axis; store both in one layout."
+            )
+        return self.layout or own or FIRST

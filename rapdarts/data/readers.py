@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rapdarts.config.experiment import DATA_SETS, DataConfig
 from rapdarts.data import download, foreign
 from rapdarts.data.folders import read_folder
 from rapdarts.data.images import InMemory, ReadImages
+from rapdarts.data.labels import as_labels
 from rapdarts.data.pixels import Array, Form, Lost
 from rapdarts.data.statistics import is_published
 from rapdarts.errors import DamagedError, InputError
@@ -234,27 +234,6 @@ READERS: dict[str, Callable[[DataConfig], ReadImages]] = {
     "folder": read_folder,
 }
 """Readers of the formats in rapdarts.config.experiment.DATA_SETS."""
-
-
-def as_labels(raw: Array, count: int, classes: int | None, source: str) -> Tensor:
-    """Return labels (n,) int64 in 0..classes - 1; `classes` defaults to the number of distinct labels.
-
-    Raises InputError for other labels.
-    """
-    if raw.shape != (count,):
-        raise InputError(f"{source}: {count} images need labels of shape ({count},), not {raw.shape}.")
-    if raw.dtype.kind not in "iu":
-        bad = np.flatnonzero(raw != np.trunc(raw)) if raw.dtype.kind == "f" else np.zeros(0, int)
-        first = int(bad[0]) if len(bad) else 0
-        raise InputError(f"{source}: label {first} is {raw[first]} ({raw.dtype}); save labels as int64.")
-    classes = classes or len(np.unique(raw))
-    bad = np.flatnonzero((raw < 0) | (raw >= classes))
-    if len(bad):
-        value = raw[bad[0]]
-        raise InputError(
-            f"{source}: label {bad[0]} is {value}, but labels of {classes} classes must be 0 to {classes - 1}."
-        )
-    return torch.from_numpy(raw.astype(np.int64))
 
 
 def numbers(classes: int) -> list[str]:

@@ -17,11 +17,12 @@ from rapdarts.cost import latency
 from rapdarts.cost.measure import clock, measure_within
 from rapdarts.data.augment import fractions
 from rapdarts.data.batches import ordered
-from rapdarts.data.dataset import DataSet, Reader, load_dataset
+from rapdarts.data.dataset import DataSet, Reader
+from rapdarts.data.readers import read_images
 from rapdarts.deploy.lookup import ONNX
 from rapdarts.deploy.model_file import read_trained
 from rapdarts.deploy.onnx import OnnxFile
-from rapdarts.deploy.run_data import check_data, data_asked
+from rapdarts.deploy.run_data import check_data, data_asked, data_to_test
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.training.device import device_named
@@ -65,17 +66,28 @@ def open_file(file: Path, options: EvaluateConfig, space: Space = None) -> tuple
 
 
 def evaluate_network(
-    network: TrainedNetwork, device_name: str, config: Experiment, options: EvaluateConfig, read: Reader | None = None
+    network: TrainedNetwork,
+    device_name: str,
+    config: Experiment,
+    options: EvaluateConfig,
+    read: Reader | None = None,
+    say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Evaluate a network on the test images of an experiment, or of the data that the options name. Return all measures.
 
-    If given, `read` loads the data instead. Raises InputError for data that do not fit the network.
+    If given, `read` loads the data instead. The lines that describe the data are passed to `say`. Raises InputError for data that
+    do not fit the network.
     """
     file, device = network.path, device_named(device_name, options.threads or config.threads)
     run = network.open(device)
-    asked = data_asked(config.data, options.data, network.image)
-    data = load_dataset(asked, device, config.seed) if read is None else read(device)
+    if read is None:
+        asked = data_asked(config.data, options.data, network.image)
+        data = data_to_test(file, asked, read_images(asked), device, config.seed)
+    else:
+        data = read(device)
     logits, labels = _predict_test(network, run, data, options.batch)
+    for line in data.lines:
+        say(line)
     values = measures(logits, labels, data.class_names) | {"costs": dict(network.costs)}
     if file.suffix == ONNX:
         values["file_bytes"] = file.stat().st_size

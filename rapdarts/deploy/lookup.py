@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,32 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.resolve import experiment_names
 from rapdarts.deploy.genotype_files import OF_RUN, genotype_in, genotype_of, split_member
+from rapdarts.deploy.own_code import ONLY_COUNTED, PICKLED, advice_on, file_of
 from rapdarts.deploy.space_lookup import Space, space_for
 from rapdarts.errors import InputError, RapdartsError, nearest, shorten, suggestion
-from rapdarts.files.run_files import RunFile, part_of, run_of
+from rapdarts.files.run_files import RunFile, part_of, run_of, unfinished, verb_of
 from rapdarts.networks.reference import REFERENCE, find_reference, width_problem
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 """Pattern for `package.module:callable`, a network in the user's own code."""
+
+FILES = (
+    ".py",
+    ".ipynb",
+    ".json",
+    ".yaml",
+    ".yml",
+    ".txt",
+    ".log",
+    ".npz",
+    ".npy",
+    ".safetensors",
+    ".onnx",
+    ".pte",
+    ".pt2",
+    *PICKLED,
+)
+"""Suffixes of names that can only be meant as files."""
 
 ONNX = ".onnx"
 
@@ -119,9 +139,11 @@ def find_network(
     if reference is not None:
         return Found(name, name, reference=reference)
     if os.path.exists(name):
-        return _in_files(name, part_of(Path(name), "network"), space)
+        with _advised(Path(name), code):
+            return _in_files(name, part_of(Path(name), "network"), space)
     if part := split_member(name):
-        return Found(name, name, genotype_in(part[0], space, part[1]))
+        with _advised(part[0], code):
+            return Found(name, name, genotype_in(part[0], space, part[1]))
     what, forms = "network" if networks else "genotype", "a file, package.module:callable" if code else "a file"
     if any(mark in name for mark in "({|") or name.lstrip().startswith("["):
         try:
@@ -133,17 +155,42 @@ def find_network(
             ) from None
     if code and CODE.fullmatch(name) and not name.partition(":")[0].endswith(".py"):
         return Found(name, name, code=name)
-    if os.sep in name or ".py:" in name:
-        missing = name.rpartition(":")[0] if ".py:" in name else name
-        raise InputError(
-            f"there is no file or folder {shorten(missing)}; pass an existing path or the name of a network."
-        )
+    raise InputError(_nothing_named(name, what, forms, networks, code))
+
+
+def _nothing_named(name: str, what: str, forms: str, networks: bool, code: bool) -> str:
+    """Return the message for a name that is neither a file nor a known name; the other arguments are those of `find_network`."""
+    if code and (source := file_of(name)):
+        return f"there is no {what} {name!r}; for a network in the Python file {source}, write {name}:NAME."
+    file, _, member = name.rpartition(":")
+    path = file if file.endswith(FILES) and member else name
+    if os.sep in name or path.endswith(FILES):
+        return f"there is no file or folder {shorten(path)}; pass an existing path or the name of a {what}."
+    if CODE.fullmatch(name):
+        return f"{shorten(name)} cannot be used here: {ONLY_COUNTED}; pass a genotype."
     if name in experiment_names():
-        raise InputError(f"{name!r} is an experiment, not a network; put the network before the experiment.")
+        return f"{name!r} is an experiment, not a network; put the network before the experiment."
     if networks and (problem := width_problem(name)):
-        raise InputError(problem)
+        return problem
     hint = suggestion(name, [*LITERATURE, *(REFERENCE if networks else ())])
-    raise InputError(f"there is no {what} {shorten(repr(name))}: it is neither {forms} nor a known name; {hint}.")
+    return f"there is no {what} {shorten(repr(name))}: it is neither {forms} nor a known name; {hint}."
+
+
+@contextmanager
+def _advised(file: Path, code: bool) -> Iterator[None]:
+    """Add advice to the error for a file without a genotype that may hold a network; `code` is that of `find_network`."""
+    try:
+        yield
+    except NoGenotype as error:
+        advice = "" if "Genotype" in error.finding else advice_on(file, code)
+        if not advice:
+            raise
+        raise InputError(f"{error.finding}; {advice}.") from None
+    except InputError as error:
+        advice = advice_on(file, code) if file.suffix.lower() in PICKLED else ""
+        if not advice:
+            raise
+        raise InputError(f"{str(error).rstrip('.')}; {advice}.") from None
 
 
 def experiment_named(given: Any) -> str | None:
@@ -156,7 +203,8 @@ def experiment_named(given: Any) -> str | None:
         return None
     if not word or word in experiment_names() or word.endswith((".yaml", ".yml")):
         return word
-    names_network = find_genotype(word) or find_reference(word) or os.path.exists(word) or CODE.fullmatch(word)
+    is_code = CODE.fullmatch(word) or file_of(word)
+    names_network = find_genotype(word) or find_reference(word) or os.path.exists(word) or is_code
     return word if not names_network and nearest(word, experiment_names()) else None
 
 
@@ -177,6 +225,8 @@ def _in_files(name: str, path: Path, space: str = "") -> Found:
     if (path / RunFile.NETWORK).exists():
         trained = path / RunFile.NETWORK
         return Found(name, str(trained), file=trained, folder=run_of(trained))
+    if words := unfinished(Path(name)):
+        raise InputError(f"{words}.")
     raise InputError(
         f"{path} has no genotype.json: its search has not finished, or it is not a run folder; pass the folder of a finished run."
     )
@@ -202,12 +252,14 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "", onnx: bool = T
     if os.path.isfile(file) and file.suffix in (".safetensors", ONNX):
         return file
     target, needs = shorten(os.fspath(name)), f"{purpose} needs" if purpose else "it is needed"
-    train = f"train it first (rapdarts retrain {target} EXPERIMENT run=FOLDER) and pass that folder"
+    train = f"train it first (rapdarts retrain {target} EXPERIMENT run=FOLDER; in Python, rapdarts.retrain) and pass that folder"
     need = f", and {purpose} needs a trained network" if purpose else ""
     if os.path.isfile(path / RunFile.RANKING):
         raise InputError(
             f"{path} is a ranking, whose networks are in {path / 'trained'}; pass the folder of one, such as {path / 'trained' / '1'}."
         )
+    if verb_of(Path(name)) in ("find", "retrain") and (words := unfinished(Path(name))):
+        raise InputError(f"{words}.")
     if os.path.isdir(path) and not (path / RunFile.GENOTYPE).exists():
         raise InputError(
             f"{path} has no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; pass the folder of a finished retraining."
@@ -224,7 +276,8 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "", onnx: bool = T
         try:
             find_network(name)
         except RapdartsError:
-            raise InputError(f"{path} is not a trained network; {wanted}.") from None
+            advice = advice_on((split_member(os.fspath(name)) or (path,))[0], counts=False)
+            raise InputError(f"{path} is not a trained network{advice and ': '}{advice}; {wanted}.") from None
         raise InputError(f"{path} has a genotype but no weights{need}; {train}.")
     if find_genotype(os.fspath(name)) or find_reference(os.fspath(name)):
         need = f", and {purpose} needs a trained one" if purpose else ""

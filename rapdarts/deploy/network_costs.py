@@ -18,6 +18,7 @@ from rapdarts.config.command_options import CountConfig
 from rapdarts.config.experiment import image_shape
 from rapdarts.config.hardware import HardwareConfig
 from rapdarts.config.key_values import parse_settings
+from rapdarts.config.resolve import experiment_of_run
 from rapdarts.config.shapes import input_shapes
 from rapdarts.cost.count import Counter, count, deployment_of, not_counted, resources
 from rapdarts.cost.graphs import GraphCosts, graph_costs
@@ -119,7 +120,10 @@ def count_layers(
         for graph, one in zip(graphs, found, strict=True):
             counted += [_counted_onnx(*graph)] if graph else []
             counted += [_layers(one[0], options, hardware, _own(one[0], space))] if one else []
-        return counted
+        return [
+            replace(one, auxiliary=0) if one.auxiliary and not _gets_auxiliary(network) else one
+            for network, one in zip(networks, counted, strict=True)
+        ]
 
 
 def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
@@ -178,6 +182,15 @@ def network_of(
     genotype = found.the_genotype(space)
     name = f"{found.name} ({genotype.place})" if genotype.place else found.name
     return genotype_at(genotype, space, options, name, found.where), OF_ALL | OF_SKELETON
+
+
+def _gets_auxiliary(network: Found | nn.Module) -> bool:
+    """Return whether training may add an auxiliary head: in the run of a network, if retrain.auxiliary is set; always for a genotype."""
+    if isinstance(network, nn.Module):
+        return False
+    if network.folder is None:
+        return network.file is None  # the file of a trained network does not record the setting
+    return experiment_of_run(network.folder).retrain.auxiliary > 0
 
 
 def _own(network: Blueprint | UserNetwork, space: Space) -> dict[str, Counter]:

@@ -73,7 +73,8 @@ def measure_network(
     """
     if file := onnx_file(found):
         raise InputError(
-            f"{file[1]} is an ONNX file, which rapdarts measure does not run; use rapdarts evaluate {file[1]} EXPERIMENT instead."
+            f"{file[1]} is an ONNX file, which rapdarts measure does not run; use rapdarts evaluate {file[1]} EXPERIMENT"
+            " (in Python, rapdarts.evaluate) instead."
         )
     skeleton = {name: getattr(options, name) for name in ("input", "classes", "layers", "channels", "stem")}
     network, useful = network_of(found, CountConfig(**skeleton), space)

@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from rapdarts.config import resolve
 from rapdarts.config.command_options import OtherDataConfig
 from rapdarts.config.experiment import DataConfig, Experiment
-from rapdarts.config.given import check_same_data
-from rapdarts.data.dataset import DataSet
+from rapdarts.config.given import check_same_data, place_of
+from rapdarts.data.dataset import DataSet, build_dataset, build_test_set
+from rapdarts.data.images import ReadImages
 from rapdarts.errors import InputError, shorten
-from rapdarts.files.run_files import run_of
+from rapdarts.files.run_files import RunFile, run_of
+from rapdarts.training.checkpoint import origin_of
+
+ALL_TESTED = "no test images are marked, and these are not the images of the network's run, so all of them are tested"
+"""Remark on data without test images."""
 
 
 def data_asked(own: DataConfig, asked: OtherDataConfig, image: tuple[int, int, int]) -> DataConfig:
@@ -38,6 +45,26 @@ def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, 
             f" images of shape {found[0]} with the classes {shorten(', '.join(found[1]))}; set data.path=PATH, or use another"
             " experiment."
         )
+
+
+def data_to_test(file: Path, asked: DataConfig, read: ReadImages, device: torch.device, seed: int) -> DataSet:
+    """Build the data set on which the trained network in `file` is tested.
+
+    If the images mark no test images, those of the network's own run are divided as in the run, and all others are tested. Images
+    are those of the run if they are in the same place or have the same fingerprint, or if the run is not known.
+    """
+    folder = run_of(file)
+    if read.test is not None or folder is None:
+        return build_dataset(asked, read, device, seed)
+    run, known = resolve.experiment_of_run(folder), origin_of(folder / RunFile.CHECKPOINT).get("data set", "")
+    asked = replace(asked, fraction=run.data.fraction)  # the fingerprint depends on it and on the seed
+    if not known or (asked.name != "memory" and place_of(asked) == place_of(run.data)):
+        return build_dataset(asked, read, device, run.seed)
+    if int(torch.bincount(read.train.labels, minlength=1).min()) > 1:  # otherwise the run could not have divided them
+        data = build_dataset(asked, read, device, run.seed)
+        if data.fingerprint == known:
+            return data
+    return build_test_set(asked, replace(read, remarks=(*read.remarks, ALL_TESTED)), device)
 
 
 def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed: bool = False) -> Experiment:

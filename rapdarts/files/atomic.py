@@ -61,33 +61,29 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
-    """Return the error to raise for a file that cannot be written; `needed` is its size in bytes."""
+def storage_error(path: Path, error: OSError, needed: int = 0, of_run: bool = False) -> StorageError:
+    """Return the error to raise for a path that cannot be written; `needed` is its size in bytes, and `of_run` marks a run folder."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageError(
             f"{path} cannot be written: {error.strerror} (it needs {needed / 1e6:.1f} MB). Free some space."
         )
-    return StorageError(f"{path} cannot be written: {error.strerror}. Choose another place with run=PATH or out=FILE.")
-
-
-def file_in_folder(path: str | os.PathLike[str], key: str = "out") -> Path:
-    """Like `file_to_write`, but also raise InputError if the folder does not exist; call this before starting a long computation."""
-    file = file_to_write(path, key)
-    if not os.path.isdir(file.parent):
-        raise InputError(
-            f"{key}={shorten(os.fspath(path))}: there is no folder {file.parent}; create it first, or choose another path."
-        )
-    return file
+    remedy = "Choose another place with run=PATH" if of_run else "Choose another path"
+    return StorageError(f"{path} cannot be written: {error.strerror}. {remedy}.")
 
 
 def file_to_write(path: str | os.PathLike[str], key: str = "out") -> Path:
-    """Return the path of a file to write, given by the user as `key`.
+    """Return the path of a file to write, given by the user as `key`; call this before a long computation.
 
-    Raises InputError if the path does not name a file, or names a file that only run folders contain.
+    Raises InputError if the path does not name a file, if its folder does not exist, or if it names a file that only run folders
+    contain.
     """
     file, given = Path(path), f"{key}={shorten(os.fspath(path))}"
     if not file.name or os.path.isdir(file):
         raise InputError(f"{given} is not the name of a file; use the path of a file.")
+    if not os.path.isdir(file.parent):
+        raise InputError(
+            f"{given}: there is no folder {shorten(str(file.parent))}; create it first, or choose another path."
+        )
     records = (one / mark for one in Path(os.path.abspath(file)).parents[:3] for mark in MARKS)
     if file.name in RUN_FILES and os.path.isfile(file) and any(map(os.path.isfile, records)):
         raise InputError(f"{given} is part of the record of a run and would be overwritten; choose another file.")

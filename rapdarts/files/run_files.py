@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +51,9 @@ class RunFile:
     """State of a run: running, finished, or the reason why it ended."""
 
 
+COMMANDS = {"find": "find", "search": "search", "random": "search", "rank": "rank RUN", "retrain": "retrain NETWORK"}
+"""The start of the command that resumes a run, by the verb that started it."""
+
 RUN_FILES = frozenset(name for key, name in vars(RunFile).items() if key.isupper())
 """Names of all files in `RunFile`."""
 
@@ -58,6 +63,28 @@ def begun(folder: Path) -> bool:
     record = folder / RunFile.METRICS
     saved = any((folder / name).exists() for name in (RunFile.CHECKPOINT, RunFile.RESULT))
     return (folder / RunFile.CONFIG).exists() and (saved or (record.exists() and record.stat().st_size > 0))
+
+
+def verb_of(folder: Path) -> str:
+    """Return the verb that started the run in a folder, such as find (random: a random baseline); empty if it is unknown."""
+    try:
+        verb = json.loads((folder / RunFile.ENVIRONMENT).read_text(encoding="utf-8"))["verb"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return verb if verb in COMMANDS else ""
+
+
+def resuming(folder: Path) -> str:
+    """Return the command that resumes the run in a folder; NETWORK and RUN stand for arguments that must be repeated."""
+    return f"rapdarts {COMMANDS[verb_of(folder)]} {shlex.quote(f'run={folder}')} resume=true"
+
+
+def unfinished(folder: Path) -> str:
+    """Return a sentence part with the command that resumes the run in a folder if it has no result yet, else an empty string."""
+    verb = verb_of(folder)
+    if not verb or os.path.isfile(folder / RunFile.RESULT):
+        return ""
+    return f"{folder} is an unfinished run of rapdarts {COMMANDS[verb].split()[0]}; finish it with {resuming(folder)}"
 
 
 def part_of(path: Path, step: str) -> Path:

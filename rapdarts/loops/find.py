@@ -31,6 +31,7 @@ from rapdarts.loops.finished_search import finished_search
 from rapdarts.loops.opponents import differences_from_plan, random_opponents
 from rapdarts.loops.plan import Plan, Round
 from rapdarts.loops.rank import RankingEntry
+from rapdarts.loops.search_record import certainty_in_words
 from rapdarts.training.checkpoint import elapsed_of
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
@@ -124,7 +125,8 @@ def find(work: Work, plan: Plan) -> dict[str, Any]:
     Returns the results of all steps, by name. Raises the errors of the steps, and Preempted if a signal stops the run.
     """
     found = work.step("search", partial(_search, work, plan))
-    results = {"search": found, **trained_best(work, entries_of(work, found["cells"], "search"), plan.rounds, "")}
+    source = "candidate {} of the " + ("averaged searches" if plan.replicas > 1 else "search")
+    results = {"search": found, **trained_best(work, entries_of(work, found["cells"], source), plan.rounds, "")}
     return {**results, "export": work.step("export", partial(_export, work))}
 
 
@@ -138,7 +140,7 @@ def prove(work: Work, plan: Plan, found: Mapping[str, Any], reference: Reference
     name = reference.reference
     known = Found(name, name, reference=name)
     try:
-        results |= trained_best(work, entries_of(work, found["random"], "random"), plan.random, "random/")
+        results |= trained_best(work, entries_of(work, found["random"], "random cell {}"), plan.random, "random/")
     except DivergedError as error:
         results["random/network"] = {"diverged": str(error)}
     try:
@@ -156,27 +158,28 @@ def _search(work: Work, plan: Plan, launch: Launch, screen: Screen) -> dict[str,
     config, folder = work.config, Path(launch.run)
     called, read = config.data.called, lambda _: work.data
     done = launching.run_search(config, work.space, launch, called, work.given, read, screen, work.latency)
+    own, advice = (certainty_in_words(done.derivation, effort) for effort in (0.0, plan.effort))
+    found = {**done.report, "notes": [advice if note == own else note for note in done.report["notes"]]}
     search = finished_search(folder / RunFile.ALPHAS, True, DeriveConfig(), work.given)
     best = search.best(plan.rounds[0].networks)
     cells = [{"cell": one.genotype.to_json(), "score": one.score} for one in best.candidates]
     if not plan.random:
-        return {**done.report, "cells": cells, "random": [], "random_remarks": []}
+        return {**found, "cells": cells, "random": [], "random_remarks": []}
     planned = plan.random[0].networks
     drawn = random_opponents(config, work.space, best.within, planned)
     remarks = differences_from_plan(config, work.space, search.table, best.within, len(drawn), planned)
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
     random = [{"cell": replace(one, provenance=facts).to_json(), "score": None} for one in drawn]
-    return {**done.report, "cells": cells, "random": random, "random_remarks": remarks}
+    return {**found, "cells": cells, "random": random, "random_remarks": remarks}
 
 
 def entries_of(work: Work, cells: Sequence[Mapping[str, Any]], source: str) -> list[RankingEntry]:
-    """Return cells as entries of a ranking."""
+    """Return cells as entries of a ranking; `source` describes them, with `{}` in place of their number."""
     found = []
     for number, one in enumerate(cells, 1):
-        genotype = parse_genotype_json(one["cell"], source)
-        found.append(
-            RankingEntry(replace(genotype, space=work.space.name), work.space, (f"{source} {number}",), one["score"])
-        )
+        where = source.format(number)
+        genotype = replace(parse_genotype_json(one["cell"], where), space=work.space.name)
+        found.append(RankingEntry(genotype, work.space, (where,), one["score"]))
     return found
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from rapdarts.config.experiment import Experiment
-from rapdarts.data.dataset import DataSet, Reader, build_dataset
-from rapdarts.data.in_memory import read_in_memory
+from rapdarts.data.dataset import DataSet, Reader, build_dataset, build_test_set
+from rapdarts.data.in_memory import read_in_memory, read_test_in_memory
+from rapdarts.deploy.evaluation import TrainedNetwork
+from rapdarts.deploy.run_data import data_to_test
 from rapdarts.errors import InputError
 
 
@@ -29,6 +31,20 @@ def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:
         return build_dataset(config.data, read, device, config.seed)
 
     return on_device
+
+
+def reader_to_test(network: TrainedNetwork, config: Experiment, data: Any, test: Any) -> Reader | None:
+    """Return a function that loads a program's test images for a network onto a device, or None if it passes none.
+
+    Without `data`, all images of `test` are tested; their labels number the classes of the network.
+    """
+    if data is None and test is None:
+        return None
+    if data is None:
+        alone = read_test_in_memory(config.data, test, network.class_names)
+        return lambda device: build_test_set(config.data, alone, device)
+    read = read_in_memory(config.data, data, test)
+    return lambda device: data_to_test(network.path, config.data, read, device, config.seed)
 
 
 @contextmanager

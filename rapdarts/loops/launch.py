@@ -20,10 +20,11 @@ from rapdarts.files.run_files import RunFile
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.baseline_settings import as_searched
+from rapdarts.loops.batch_sizes import within_images
 from rapdarts.loops.latency_first import lacks_table, latency_of_run
 from rapdarts.loops.memory import training_within_memory, within_memory
 from rapdarts.loops.random_baseline import draw, random_baseline
-from rapdarts.loops.rank import RankingEntry, rank, short_recipe, split_for_ranking
+from rapdarts.loops.rank import RankingEntry, batches_of_ranking, rank, short_recipe
 from rapdarts.loops.ranking_settings import resources_shown
 from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
 from rapdarts.loops.search_batches import SearchBatches
@@ -54,7 +55,7 @@ def run_search(
     """
     space = searched_space(config.search, space)
     data = data_of(config, read)
-    SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is created
+    within_images(data, lambda: SearchBatches.of(data, config))  # raises before a run folder is created
     limits, screen = budget_limits(config.search.budget), screen or Screen()
     about = said_before(data, [f"looking for genotypes with {within(limits)}"] if limits else [], config, screen)
     latency = measured or latency_of_run(config, space, data, launch, screen)
@@ -94,7 +95,7 @@ def run_random_baseline(
         validate(genotype, space, f"search.random.like: {like.where}")
     space = searched_space(config.search, space)
     data = data_of(config, read)
-    retraining.training_batches(config, data)  # raises for too large a batch, before a run folder is created
+    within_images(data, lambda: retraining.training_batches(config, data))  # raises before a run folder is created
     screen = screen or Screen()
     about = said_before(data, [], config, screen)
     latency = latency_of_run(config, space, data, launch, screen, genotype)
@@ -123,7 +124,7 @@ def run_ranking(
     config = replace(config, rank=replace(config.rank, epochs=short_recipe(config).retrain.epochs))
     # These two lines raise for images that are too small and for too large a batch, before a run folder is created.
     _ = DerivedBlueprint(entries[0].genotype, entries[0].space, skeleton).costs
-    retraining.training_batches(short_recipe(config), split_for_ranking(data, config))
+    within_images(data, lambda: batches_of_ranking(data, config))
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in entries)}
     inputs |= {"search space": source_of(given)}
     with open_run("rank", config, launch, name, inputs, screen, about=data.lines) as run:
@@ -159,7 +160,7 @@ def run_retraining(
                 config = replace(config, skeleton=skeletons.placed(config.skeleton, blueprint.skeleton))
             # These two lines raise for images that are too small and for too large a batch, before a run folder is created.
             _ = blueprint.costs
-            retraining.training_batches(config, data, process_group)
+            within_images(data, lambda: retraining.training_batches(config, data, process_group))
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source_of(given)}
         with open_run("retrain", config, launch, name, inputs, screen, process_group, data.lines) as run:
             for remark in blueprint.remarks(config.retrain):

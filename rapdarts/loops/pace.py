@@ -25,7 +25,8 @@ from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
-from rapdarts.loops.rank import short_recipe, split_for_ranking
+from rapdarts.loops.batch_sizes import within_images
+from rapdarts.loops.rank import batches_of_ranking
 from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.rule import rule_of
@@ -88,11 +89,13 @@ class Sizes:
     @classmethod
     def of(cls, config: Experiment, data: DataSet) -> Sizes:
         """Count the steps and images. Raises InputError if the images cannot be split, or if a batch is larger than its part."""
-        parts = split_for_ranking(data, config)
-        rank, _ = retraining.training_batches(short_recipe(config), parts)
-        final, _ = retraining.training_batches(config, data)
-        search = SearchBatches.of(data, config)
-        return cls(search.steps, rank.steps, len(parts.test), final.steps, len(data.test), config.rank.seeds)
+        search, (rank, compared), (final, _) = within_images(
+            data,
+            lambda: SearchBatches.of(data, config),
+            lambda: batches_of_ranking(data, config),
+            lambda: retraining.training_batches(config, data),
+        )
+        return cls(search.steps, rank.steps, compared, final.steps, len(data.test), config.rank.seeds)
 
 
 def measure_pace(

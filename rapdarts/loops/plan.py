@@ -62,7 +62,7 @@ class Plan:
     @property
     def words(self) -> str:
         """A sentence that describes the plan."""
-        rounds = ", ".join(f"{one.networks} for {plural(one.epochs, 'epoch')}" for one in self.rounds)
+        rounds = "; ".join(f"{plural(one.networks, 'cell')}, {plural(one.epochs, 'epoch')} each" for one in self.rounds)
         searches = "one search" if self.replicas == 1 else f"{self.replicas} searches"
         random = f"; the same compute for {self.random[0].networks} random cells" if self.random else ""
         return (

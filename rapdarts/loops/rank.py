@@ -18,10 +18,11 @@ from torch import Tensor
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import Experiment
+from rapdarts.data.batches import Batches
 from rapdarts.data.dataset import DataSet, split
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.files.run_files import RunFile
-from rapdarts.loops.retrain import Trained
+from rapdarts.loops.retrain import Trained, training_batches
 from rapdarts.loops.series import all_diverged, retrain_once
 from rapdarts.training.intervals import accuracy_interval, paired_interval
 from rapdarts.training.metrics import balanced_accuracy
@@ -88,6 +89,16 @@ def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
     """
     first, second = split(data.train.labels, config.rank.train_fraction, config.seed, "ranking", data.class_names)
     return replace(data, train=data.train.take(first), test=data.train.take(second))
+
+
+def batches_of_ranking(data: DataSet, config: Experiment) -> tuple[Batches, int]:
+    """Return the training batches of a ranking, and the number of images on which it compares networks.
+
+    Raises InputError if the images cannot be split, or if a batch is larger than the part that it is drawn from.
+    """
+    parts, share = split_for_ranking(data, config), f"rank.train_fraction={config.rank.train_fraction:g}"
+    batches, _ = training_batches(short_recipe(config), parts, share=share, whole=len(data.train))
+    return batches, len(parts.test)
 
 
 def short_recipe(config: Experiment) -> Experiment:

@@ -57,7 +57,7 @@ def check_keys(given: Mapping[str, Any], names: Mapping[str, str]) -> None:
         if name.startswith("search.budget."):
             raise InputError(
                 f"rapdarts rank uses each search's own budgets and does not accept {key}=; derive another genotype"
-                f" (rapdarts derive RUN {key}={given[key]} out=FILE) and pass that file in addition to the runs."
+                f" (rapdarts derive RUN {key}={given[key]} out=FILE; in Python, rapdarts.derive) and pass it in addition to the runs."
             )
     idle = [f"{key}=" for key, name in names.items() if name not in COUNTS]
     if idle:

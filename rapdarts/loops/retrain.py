@@ -259,11 +259,12 @@ def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: R
 
 
 def training_batches(
-    config: Experiment, data: DataSet, process_group: ProcessGroup = SINGLE_PROCESS
+    config: Experiment, data: DataSet, process_group: ProcessGroup = SINGLE_PROCESS, share: str = "", whole: int = 0
 ) -> tuple[Batches, Tensor]:
     """Return the training batches, and the indices (n,) of training images held out to choose the best weights.
 
-    The indices are empty if the validation fraction is 0. Raises InputError if a batch is larger than the set of images it is
+    The indices are empty if the validation fraction is 0. If the training images of `data` are only a part of all `whole` training
+    images, `share` is the setting that determines the part. Raises InputError if a batch is larger than the set of images it is
     drawn from or too small for the number of processes, or if `compile` is set and processes share batch norms.
     """
     settings, seed = config.retrain, config.seed
@@ -280,7 +281,7 @@ def training_batches(
         settings.jitter,
         settings.smallest_crop,
     )
-    whole, what = settings.batch * settings.accumulate, "retrain.batch"
+    together, what = settings.batch * settings.accumulate, "retrain.batch"
     if settings.accumulate > 1:
         what = f"{what}={settings.batch} times retrain.accumulate={settings.accumulate}"
     least = 2 if settings.joint_norms else 2 * process_group.size
@@ -295,4 +296,5 @@ def training_batches(
         )
     division = (settings.accumulate, process_group.rank, process_group.size, least)
     kept = f"1 - retrain.validation_fraction={settings.validation_fraction:g}" if settings.validation_fraction else ""
-    return Batches(data.train, train, whole, seed, "retrain", augment, what, *division, share=kept), held_out
+    facts: dict[str, Any] = {"share": share or kept, "whole": whole or len(data.train), "lr": settings.lr}
+    return Batches(data.train, train, together, seed, "retrain", augment, what, *division, **facts), held_out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,10 +50,13 @@ class SearchBatches:
             ("weights", first, f"{subset}{half}"),
             ("architecture", second, f"{subset}(1 - {half})" if subset else f"1 - {half}"),
         )
-        train, search = (
-            Batches(data.train, index, settings.batch, seed, stream, augment, "search.batch", share=share)
-            for stream, index, share in halves
-        )
+
+        def batches(stream: str, index: Tensor, share: str) -> Batches:
+            facts: dict[str, Any] = {"share": share, "whole": len(data.train), "lr": settings.lr}
+            return Batches(data.train, index, settings.batch, seed, stream, augment, "search.batch", **facts)
+
+        batches(*min(halves, key=lambda half: len(half[1])))  # the smaller half limits the batch
+        train, search = (batches(*half) for half in halves)
         return cls(train, search, settings.epochs)
 
     def of_stage(self, number: int) -> SearchBatches:

@@ -59,14 +59,14 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
     }
 
 
-def certainty_in_words(derivation: Derivation) -> str:
-    """Return a sentence on how likely another search is to make the same choices."""
+def certainty_in_words(derivation: Derivation, effort: float = 0.0) -> str:
+    """Return a sentence on how likely another search is to make the same choices; `effort` is that of `rapdarts find`, if it searches."""
     if derivation.agreement:
-        return derivation.agreement.words(derivation.epochs)
+        return derivation.agreement.words(derivation.epochs, effort)
     return (
         f"the entropy of the mixing weights is {100 * derivation.entropy:.1f} % of the entropy of equal weights."
         " A single search cannot show whether another one would make the same choices; use"
-        " search.replicas=3 to find out"
+        f" {'find' if effort else 'search'}.replicas=3 to find out"
     )
 
 

@@ -18,6 +18,9 @@ from rapdarts.reports import plots
 from rapdarts.reports.plots import Panels
 from rapdarts.reports.text_table import aligned, missing
 
+STORED = "size of the weights as stored in the file"
+"""Description of the bytes of an ONNX file."""
+
 
 def describe_search(report: Mapping[str, Any]) -> str:
     """Format the report of a search: the rule, the genotype, the costs of the genotype and the mixture, and the budgets."""
@@ -79,17 +82,22 @@ def layer_table(network: NetworkCosts, rows: Sequence[Row]) -> list[str]:
 def totals(networks: Sequence[NetworkCosts]) -> list[str]:
     """Return a table of the costs of all networks, each cost with its convention, and a line for each auxiliary head.
 
-    If any network has known accuracies, the table has a row for them.
+    If any network has known accuracies, the table has a row for them. Costs that no graph has are left out if all networks are graphs.
     """
+    graphs = [network for network in networks if isinstance(network, GraphCosts)]
+    counted = next((network for network in networks if not isinstance(network, GraphCosts)), networks[0])
     cells = [("", *(network.name for network in networks), "")]
     own = dict.fromkeys(name for network in networks for name in network.costs if name not in CONVENTIONS)
     for name, convention in {**CONVENTIONS, **dict.fromkeys(own, "user-defined resource")}.items():
         values = [network.figures.get(name) for network in networks]
+        if len(graphs) == len(networks) and not any(value is not None for value in values):
+            continue
         unit = name if name in RESOURCES or name in own else "macs"
         shown = ("-" if value is None else show(value, unit) for value in values)
-        cells.append(
-            (name, *shown, convention.format(precision=networks[0].precision, hardware=networks[0].hardware.name))
-        )
+        label = convention.format(precision=counted.precision, hardware=counted.hardware.name)
+        if name == "bytes" and graphs:
+            label = STORED if len(graphs) == len(networks) else f"{label}; of an ONNX file: {STORED}"
+        cells.append((name, *shown, label))
     if any(network.known_accuracy for network in networks):
         shown = (accuracies(network.known_accuracy or {}) for network in networks)
         where = f"test accuracy in % on {' / '.join(nasbench201.DATA_SETS.values())}"
@@ -97,11 +105,7 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
             ("known_accuracy", *shown, f"{where}, from NAS-Bench-201's training of the cell: {nasbench201.TRAINING}")
         )
     lines = aligned(cells, left=(0, len(networks) + 1))
-    lines += [
-        f"{network.name} is an ONNX graph: bytes are those of the weights in the file, and costs shown as - are not counted"
-        for network in networks
-        if isinstance(network, GraphCosts)
-    ]
+    lines += [f"{network.name} is an ONNX graph: its other costs are not counted" for network in graphs]
     lines += [
         f"not counted in the macs of {network.name} (no formula): {missing(network.not_counted)}"
         for network in networks
@@ -114,7 +118,10 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
         if network.int8_file is not None
     ]
     heads = [(network.name, network.auxiliary) for network in networks if network.auxiliary]
-    return lines + [f"training adds an auxiliary head with {extra:,} params to {name}" for name, extra in heads]
+    return lines + [
+        f"if retrain.auxiliary is above 0, training adds an auxiliary head with {extra:,} params to {name}"
+        for name, extra in heads
+    ]
 
 
 def accuracies(known: Mapping[str, float]) -> str:

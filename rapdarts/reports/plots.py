@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapdarts.errors import InputError
-from rapdarts.files.atomic import file_in_folder
+from rapdarts.files.atomic import file_to_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def picture_to_write(path: str) -> Path:
     """Return the path of an image file to write; call this before a long computation. Raises InputError if the path is unusable."""
     if Path(path).suffix.lower() not in SUFFIXES or not Path(path).stem:
         raise InputError(f"plot={path} is not an image file; use a path that ends in one of {', '.join(SUFFIXES)}.")
-    return file_in_folder(path, "plot")
+    return file_to_write(path, "plot")
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.config import resolve
-from rapdarts.config.experiment import Experiment, budget_limits
+from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
 from rapdarts.config.resources import compact, duration
 from rapdarts.errors import DamagedError, InputError, plural
 from rapdarts.files.run_files import RunFile
@@ -71,7 +71,7 @@ def _row(folder: Path) -> tuple[str, ...]:
             what,
             data.name + (f" ({data.fraction:g} of it)" if data.fraction < 1 else ""),
             str(experiment.seed),
-            _settings(verb, experiment),
+            _settings(verb, experiment, result),
             params,
             macs,
             accuracy,
@@ -127,12 +127,18 @@ def _range(values: Sequence[int]) -> str:
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def _settings(verb: str, experiment: Experiment) -> str:
+def _settings(verb: str, experiment: Experiment, result: dict[str, Any]) -> str:
+    """Return the settings to show; the epochs of a run of `rapdarts find` are those of its plan, not of its experiment."""
+    if verb == "find":
+        plan = result["plan"]
+        epochs = plural(plan["retrain_epochs"], "epoch")
+        return f"{_of_search(experiment.search)} effort={plan['effort']:g}, {epochs}"
     if verb == "rank":
         return plural(experiment.rank.epochs, "epoch")
-    if verb != "search":
-        return plural(experiment.retrain.epochs, "epoch")
-    search = experiment.search
+    return _of_search(experiment.search) if verb == "search" else plural(experiment.retrain.epochs, "epoch")
+
+
+def _of_search(search: SearchConfig) -> str:
     prices = [f"cost.{name}={value:g}" for name, value in vars(search.cost).items() if value]
     budgets = [f"budget.{name}={compact(limit, name)}" for name, limit in budget_limits(search.budget).items()]
     return " ".join([f"{search.strategy}, {search.space}", *prices, *budgets])

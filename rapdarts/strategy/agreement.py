@@ -12,6 +12,7 @@ import numpy as np
 
 from rapdarts.architecture.genotype import Genotype, one_hot
 from rapdarts.architecture.space import SearchSpace
+from rapdarts.config.finding import MOST_EFFORT
 from rapdarts.strategy.exact import Budgets
 from rapdarts.strategy.random_cells import random_cells
 
@@ -75,8 +76,11 @@ class Agreement:
         """True if the reliability is below 0.5."""
         return self.reliability < 0.5
 
-    def words(self, epochs: int) -> str:
-        """Return a sentence about the agreement; `epochs` is the number of epochs per stage of the search."""
+    def words(self, epochs: int, effort: float = 0.0) -> str:
+        """Return a sentence about the agreement; `epochs` is the number of epochs per stage of the search.
+
+        If `rapdarts find` runs the search, `effort` is its effort, and the advice names the keys of that command.
+        """
         number = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(self.replicas, str(self.replicas))
         words = (
             f"the {number} replicas agree on {self.same:.3g} of {self.choices} choices (chance: {self.chance:.3g}); the rank"
@@ -85,9 +89,12 @@ class Agreement:
         )
         if not self.mostly_noise:
             return words
-        enough = self._enough
-        help_too = "may help" if enough is None else f"or replicas (search.replicas={enough}) help"
-        return f"{words}. This is mostly noise; more epochs (search.epochs={3 * epochs}) {help_too}"
+        enough, longer, section = self._enough, f"more epochs (search.epochs={3 * epochs})", "search"
+        if effort:
+            longer = f"more effort (find.effort={3 * effort:.3g})" if 3 * effort <= MOST_EFFORT else "more effort"
+            section = "find"
+        help_too = "may help" if enough is None else f"or replicas ({section}.replicas={enough}) help"
+        return f"{words}. This is mostly noise; {longer} {help_too}"
 
     @property
     def _enough(self) -> int | None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from rapdarts.architecture.genotype import Genotype, one_hot
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.resources import costs_line, in_words, used_line, within
+from rapdarts.cost.count import COUNTERS, count_derived
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import InputError
 from rapdarts.strategy.agreement import Agreement, agreement, entropy, margin
@@ -37,7 +39,8 @@ class Derivation:
     With the rule `exact`, `candidates` holds the best genotypes, best first. With other rules, it holds the genotypes for
     all caps on skips, the loosest cap first. `budgets` maps resources to their upper bounds, and `within` also includes the
     lower bound. `remark` explains a lower bound that is below the requested share. `entropy` and `margin` describe the mixing
-    weights. With several replicas, `agreement` is their agreement, and `epochs` is the number of epochs per stage of the search.
+    weights. `builds` is the space with the primitives of the derived network. With several replicas, `agreement` is their
+    agreement, and `epochs` is the number of epochs per stage of the search.
     """
 
     genotype: Genotype
@@ -49,6 +52,7 @@ class Derivation:
     remark: str
     entropy: float
     margin: float
+    builds: SearchSpace
     agreement: Agreement | None = None
     epochs: int = 0
 
@@ -70,8 +74,11 @@ class Derivation:
         return best_first(self.candidates_json())
 
     def describe(self, count: int = 1) -> str:
-        """Return a report with the rule, the `count` best candidates with their costs, the share used of each budget, and the remarks."""
-        lines = [f"rule: {self.rule}", self.genotype.line, costs_line(self.genotype.costs)]
+        """Return a report with the rule, the `count` best candidates with their costs, the share used of each budget, and the remarks.
+
+        The peak memory, which takes longer to count than the other costs, is included for the derived genotype only.
+        """
+        lines = [f"rule: {self.rule}", self.genotype.line, costs_line(self.costs | self._peak_memory)]
         if count > 1:
             lines[1] = f"1. score {self.candidates[0].score:.4f}: {lines[1]}"
             lines[2] = f"   {lines[2]}"
@@ -87,6 +94,10 @@ class Derivation:
         """Remarks for the user, as sentences: on a lower bound that was not met, and on the agreement of the replicas."""
         agreement = self.agreement.words(self.epochs) if self.agreement else ""
         return [*filter(None, [self.remark, agreement])]
+
+    @cached_property
+    def _peak_memory(self) -> dict[str, float]:
+        return count_derived(self.genotype, self.builds, self.skeleton, {"peak_memory": COUNTERS["peak_memory"]})
 
     def __repr__(self) -> str:
         return self.describe()
@@ -153,6 +164,7 @@ def derive(
         remark,
         entropy(space, weights),
         margin(space, weights),
+        table.space,
     )
 
 

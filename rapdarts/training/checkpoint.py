@@ -34,7 +34,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, s
         try:
             os.replace(path, previous(path))
         except OSError as error:
-            raise files.storage_error(path, error) from None
+            raise files.storage_error(path, error, of_run=True) from None
     files.write_atomically(path, MAGIC + json.dumps(header).encode() + b"\n" + payload)
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,19 @@ from rapdarts.training import checkpoint
 from rapdarts.training.log import Screen
 from rapdarts.version import __version__
 
+RECORDS = frozenset(
+    (
+        RunFile.CONFIG,
+        RunFile.ENVIRONMENT,
+        RunFile.HARDWARE,
+        RunFile.LOCK,
+        RunFile.METRICS,
+        RunFile.STATUS,
+        "tensorboard",
+    )
+)
+"""Names in the folder of a run that has computed nothing yet."""
+
 
 @contextmanager
 def claimed(
@@ -39,13 +53,13 @@ def claimed(
     """Lock the run folder, and yield the folder and the state to resume from (None if the run starts from the beginning).
 
     A checkpoint must have the given `origin`. Raises InputError, BusyError, StorageError or DamagedError, each before
-    anything in the folder is changed.
+    anything in the folder is changed. If the `with` block raises InputError before the run saves anything, a new folder is removed.
     """
-    folder = _make_folder(launch, f"{verb}-{name}")
+    folder, is_new = _make_folder(launch, f"{verb}-{name}")
     try:
         descriptor = os.open(folder / RunFile.LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise files.storage_error(folder, error) from None
+        raise files.storage_error(folder, error, of_run=True) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,29 +80,41 @@ def claimed(
             screen.say(line)
         screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or threads}{together}")
         yield folder, resumed
+    except InputError:
+        if is_new:
+            _discard(folder)
+        raise
     finally:
         os.close(descriptor)
 
 
-def _make_folder(launch: configuration.Launch, name: str) -> Path:
+def _discard(folder: Path) -> None:
+    """Remove the folder of a run that has saved nothing, unless it holds any other file."""
+    if not begun(folder) and RECORDS.issuperset(os.listdir(folder)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_folder(launch: configuration.Launch, name: str) -> tuple[Path, bool]:
+    """Return the folder of a run, and whether it is new."""
     try:
         if launch.run:
             folder = Path(launch.run)
+            is_new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
-            return folder
+            return folder, is_new
         if launch.resume:
             raise InputError("resume=true needs run=PATH, the folder of the run to continue.")
         for number in range(1, 1_000_000):
             folder = Path("runs") / f"{name}-{number}"
             try:
                 folder.mkdir(parents=True)  # fails if another launch has just created it
-                return folder
+                return folder, True
             except FileExistsError:
                 continue
         raise InputError("runs/ has no free folder name left; choose a folder with run=PATH.")
     except (OSError, ValueError) as error:
         if isinstance(error, OSError):
-            raise files.storage_error(Path(launch.run or "runs"), error) from None
+            raise files.storage_error(Path(launch.run or "runs"), error, of_run=True) from None
         raise InputError(f"run={launch.run!r} is not a usable path; choose another.") from None
 
 

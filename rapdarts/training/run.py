@@ -205,7 +205,7 @@ class Run:
         try:
             path.parent.mkdir(exist_ok=True, parents=True)
         except OSError as error:
-            raise files.storage_error(path, error) from None
+            raise files.storage_error(path, error, of_run=True) from None
         files.write_atomically(path, content)
         return path
 

@@ -22,7 +22,7 @@ from rapdarts.cli.commands import COMMANDS, command
 from rapdarts.cli.main import main
 from rapdarts.config import key_values, resolve
 from rapdarts.config.experiment import Experiment
-from rapdarts.errors import DivergedError, InputError, Preempted
+from rapdarts.errors import DivergedError, InputError, Preempted, StorageError
 from rapdarts.strategy.derive import best_first
 
 EVERY = pytest.mark.parametrize("verb", COMMANDS)
@@ -310,7 +310,7 @@ def test_the_skeleton_of_the_command_line_overrides_the_genotypes(
     (elsewhere / "priced.json").write_text(priced.to_json())
 
     def retrain(config: Any, blueprint: Any, data: Any, run: Any) -> None:
-        raise InputError(f"{blueprint.skeleton.layers} x {blueprint.skeleton.channels}.")
+        raise StorageError(f"{blueprint.skeleton.layers} x {blueprint.skeleton.channels}.")
 
     monkeypatch.setattr(launch.retraining, "retrain", retrain)
     own = ", the skeleton for which the genotype was priced, instead of the experiment's 6 cells x 16 channels with the cifar stem"
@@ -326,7 +326,7 @@ def test_the_skeleton_of_the_command_line_overrides_the_genotypes(
             ("PDARTS", "seed=1", "6 x 16", ""),
         ]
     ):
-        assert main(["retrain", target, "digits", setting, f"run={number}"]) == 2
+        assert main(["retrain", target, "digits", setting, f"run={number}"]) == 6
         out, err = capsys.readouterr()
         _, _, said, *_, error = err.splitlines()  # after the data and the heading
         assert out == ""

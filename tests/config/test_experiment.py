@@ -278,7 +278,7 @@ def test_an_empty_section_changes_nothing(tmp_path: Path) -> None:
         ("search: {epochss: 3}", "there is no key 'search.epochss'; the nearest is search.epochs."),
         ("retrian: {lr: 3}", "there is no key 'retrian.lr'; the nearest is retrain.lr."),
         ("search: {cost: {mac: 3}}", "there is no key 'search.cost.mac'; the nearest is search.cost.macs."),
-        ("search: 3", "search is a section, not a key; use one of its keys, such as search.strategy."),
+        ("search: 3", "search is a section, not a key; use one of its keys, such as search.strategy or search."),
         ("search: {epochs: 3}\nsearch.epochs: 4", "the key search.epochs appears twice; keep one."),
         ("search: {cost: {macs: 3}}\ncost: {macs: 4}", "the key search.cost.macs appears twice; keep one."),
         ("search: {epochs: 0}", "search.epochs=0 is out of range; it must be 1 to 1e6."),

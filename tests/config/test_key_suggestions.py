@@ -8,6 +8,7 @@ import pytest
 
 import rapdarts
 from rapdarts.config import command_options
+from rapdarts.config.command_keys import parse_options
 from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.key_suggestions import SYNONYMS, suggest_key
 from rapdarts.config.key_values import full_name, keys, parse_settings
@@ -236,15 +237,64 @@ def test_other_commands_suggest_their_own_keys(schema: type, given: str, suggest
         ("learning_rate", "", "use search.lr or retrain.lr"),
         ("dropout", "retrain", "use retrain.drop_path"),
         ("dropout", "", "use search.skip_dropout or retrain.drop_path"),
-        ("num_layers", "retrain", "use skeleton.layers or search.layers"),
+        ("num_layers", "retrain", "use skeleton.layers"),
+        ("num_layers", "rank", "use skeleton.layers"),
+        ("num_layers", "find", "use skeleton.layers or search.layers"),
     ],
 )
 def test_a_name_without_a_section_means_the_commands_own_key(given: str, section: str, suggestion: str) -> None:
     assert refusal(given, section=section) == suggestion
 
 
+@pytest.mark.parametrize(
+    ("schema", "given", "suggestion"),
+    [
+        (
+            command_options.DeriveConfig,
+            "epochs",
+            "rapdarts search, rank and retrain use it, but rapdarts derive does not; see rapdarts derive --help",
+        ),
+        (
+            command_options.DeriveConfig,
+            "retrain.epochs",
+            "rapdarts retrain uses it, but rapdarts derive does not; see rapdarts derive --help",
+        ),
+        (
+            command_options.CountConfig,
+            "timing",
+            "rapdarts evaluate uses it, but rapdarts cost does not; see rapdarts cost --help",
+        ),
+        (
+            command_options.ReportConfig,
+            "seed",
+            "rapdarts find, search, rank, retrain and measure use it, but rapdarts report does not; see rapdarts report --help",
+        ),
+        (command_options.DeriveConfig, "search.max_skips", "the nearest is max_skips"),
+        (command_options.ExportConfig, "output", "use out"),
+        (command_options.EvaluateConfig, "zzzzzz", "the keys are "),
+        (command_options.MeasureConfig, "zzzzzz", "rapdarts measure --help lists all keys"),
+        (command_options.DeriveConfig, "zzzzzz", "rapdarts derive --help lists all keys"),
+    ],
+)
+def test_a_key_of_other_commands_is_answered_with_these_commands(schema: type, given: str, suggestion: str) -> None:
+    with pytest.raises(InputError) as refused:
+        parse_options(schema, [(given, "1")])
+    assert str(refused.value).startswith(f"there is no key {given!r}; {suggestion}")
+
+
+@pytest.mark.parametrize(
+    ("given", "suggestion"),
+    [
+        ("budgets", "use one of the keys of search.budget, such as budget.macs or budget.params"),
+        ("costs", "use one of the keys of search.cost, such as cost.macs or cost.params"),
+    ],
+)
+def test_a_misspelt_section_is_answered_with_its_keys(given: str, suggestion: str) -> None:
+    assert refusal(given) == suggestion
+
+
 BUDGETS = "the keys of search.budget are macs, params, bytes, activations, traffic, energy, latency"
-OWN = f"{BUDGETS}; for a user-defined resource, add --space FILE with the file that defines it"
+OWN = f"{BUDGETS}; for a user-defined resource, add --space FILE with the file that defines it (in Python, pass the space that defines it)"
 
 
 @pytest.mark.parametrize(

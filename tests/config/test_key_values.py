@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rapdarts.config import command_options
-from rapdarts.config.experiment import Experiment, Launch
+from rapdarts.config.experiment import BudgetConfig, Experiment, Launch, SearchConfig
+from rapdarts.config.finding import FindConfig
 from rapdarts.config.key_values import (
     Key,
     check_range,
@@ -180,13 +181,29 @@ def test_sections_may_be_left_out(given: str, section: str, name: str) -> None:
     ("given", "section", "names"),
     [
         ("lr", "", "search.lr or retrain.lr"),
-        ("layers", "retrain", "skeleton.layers or search.layers"),
+        ("layers", "find", "skeleton.layers or search.layers"),
         ("macs", "search", "search.cost.macs, search.budget.macs or search.random.macs"),
     ],
 )
 def test_ambiguous_keys_list_their_meanings(given: str, section: str, names: str) -> None:
     with pytest.raises(InputError, match=f"the key '{given}' is ambiguous: it could be {names}; write the full name"):
         full_name(Experiment, given, section)
+
+
+@pytest.mark.parametrize(
+    ("given", "section", "name"),
+    [
+        ("layers", "retrain", "skeleton.layers"),
+        ("channels", "retrain", "skeleton.channels"),
+        ("layers", "rank", "skeleton.layers"),
+        ("lr", "rank", "retrain.lr"),
+        ("layers", "search", "search.layers"),
+        ("epochs", "rank", "rank.epochs"),
+        ("max_skips", "retrain", "search.max_skips"),
+    ],
+)
+def test_a_key_means_a_section_that_the_command_uses(given: str, section: str, name: str) -> None:
+    assert full_name(Experiment, given, section) == name
 
 
 @pytest.mark.parametrize(
@@ -312,6 +329,14 @@ def test_errors_name_the_file() -> None:
         parse_settings(Outer, [("cuont", 0)], where="mine.yaml")
     with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'zzz'; the keys are count, on, word, sizes, "):
         parse_settings(Outer, [("zzz", 0)], where="mine.yaml")
+
+
+def test_a_value_that_is_not_set_differs_as_none() -> None:
+    old = Experiment(search=SearchConfig(budget=BudgetConfig(params=90e3)))
+    assert differences(old, Experiment(find=FindConfig(time="5m"))) == [
+        "search.budget.params: 90k -> none",
+        "find.time: none -> 5m",
+    ]
 
 
 def test_differences_are_listed() -> None:

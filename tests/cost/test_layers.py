@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import thop
 import torch
 from PIL import Image
 from torch import nn
@@ -25,6 +27,8 @@ from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
+from rapdarts.config.experiment import Experiment
+from rapdarts.config.key_values import save_yaml
 from rapdarts.cost import layers, spaces
 from rapdarts.cost.count import COUNTERS, HOROWITZ_45NM, count_derived
 from rapdarts.cost.expected import price_table
@@ -346,14 +350,31 @@ def test_many_layers_are_shown_by_module(run: Any, alone: None) -> None:
     assert list(table) == ["stem", *(f"cells.{i}" for i in range(6)), "classifier", "total"]
     assert table["cells.0"][1:4] == ["22", "layers", "16x16x16"]
     assert sum(int(row[-3].replace(",", "")) for row in table.values()) == 2 * int(table["total"][-3].replace(",", ""))
-    assert " -  macs as counted by the package thop" in lines[-2]
-    assert lines[-1].startswith("training adds an auxiliary head with ") and lines[-1].endswith(" params to PDARTS")
+    assert (
+        " -  macs of convolution and linear modules, as counted by thop (thop.profile also counts norms and pools)"
+        in lines[-2]
+    )
+    assert lines[-1].startswith("if retrain.auxiliary is above 0, training adds an auxiliary head with ")
+    assert lines[-1].endswith(" params to PDARTS")
     everything = run("PDARTS", "input=1x16x16", "layers=6", "channels=4", "rows=all")
     assert "cells.5.edges.7.2 " in everything and everything.count("\n") > 130
     assert run("PDARTS", "input=1x16x16", "layers=6", "channels=4", "rows=none").splitlines() == [
         lines[0],
         *lines[lines.index("") + 1 :],
     ]
+
+
+def test_the_auxiliary_head_of_a_run_depends_on_its_setting(run: Any, alone: None, elsewhere: Path) -> None:
+    folder = elsewhere / "run"
+    folder.mkdir()
+    text = replace(LITERATURE["PDARTS"], skeleton=Skeleton(6, 4, (1, 16, 16), 10)).to_json()
+    (folder / "genotype.json").write_text(text, encoding="utf-8")
+    for weight, heads in ((0.0, 0), (0.4, 1)):
+        config = replace(Experiment(), retrain=replace(Experiment().retrain, auxiliary=weight))
+        (folder / "config.yaml").write_text(save_yaml(config), encoding="utf-8")
+        shown = run("run", "PDARTS", "input=1x16x16", "layers=6", "channels=4", "rows=none")
+        assert shown.count("auxiliary head") == heads + 1
+        assert shown.splitlines()[-1].endswith(" params to PDARTS")
 
 
 def test_text_of_several_networks(run: Any, alone: None) -> None:
@@ -445,6 +466,16 @@ def test_user_networks(
     assert (found["input"], found["classes"], found["params"]) == (image, classes, params)
     assert found["target"] == f"own_networks:{name}"
     adds_up(found)
+
+
+def test_thop_counts_neither_norms_nor_pools() -> None:
+    """The description of `thop_macs` says so, because thop.profile counts them unless it is told otherwise."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AvgPool2d(2))
+    whole = int(thop.profile(copy.deepcopy(network), (torch.zeros(1, 3, 32, 32),), verbose=False)[0])
+    assert layers.second_opinion(network, (3, 32, 32)) == 3 * 9 * 4 * 30 * 30 < whole
+    assert layers.CONVENTIONS["thop_macs"] == (
+        "macs of convolution and linear modules, as counted by thop (thop.profile also counts norms and pools)"
+    )
 
 
 def test_networks_that_thop_cannot_count(cost: Any) -> None:
@@ -694,7 +725,8 @@ def test_a_plot_of_very_many_layers() -> None:
         ),
         (
             "own_networks:Two",
-            "missing 1 required positional argument: 'more'. Pass a different input=CxHxW (input=CxHxW,N for two",
+            "missing 1 required positional argument: 'more'. Pass an input of another shape (input=CxHxW, or input=CxHxW,N for two"
+            " inputs; in Python, image=(C, H, W), or image=((C, H, W), (N,))), or fix the network.",
         ),
         ("own_networks:Two input=3x9x8,6", "layer linear (Linear) fails on inputs of 3x9x8,6: "),
         ("PDARTS input=3x32x32,5", "input=3x32x32,5 is not an image shape; write CxHxW, such as 3x32x32."),

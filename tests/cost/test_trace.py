@@ -207,7 +207,8 @@ class Raises(nn.Module):
         (Root(Values()), r"layer inside.0 \(Values\) fails"),
         (
             Root(Raises()),
-            r"layer inside.0 \(Raises\) fails on an image of 3x16x16: first line. Pass a different input=CxHxW",
+            r"layer inside.0 \(Raises\) fails on an image of 3x16x16: first line. Pass an input of another shape"
+            r" \(input=CxHxW; in Python, image=\(C, H, W\)\), or fix the network\.$",
         ),
         (Raises(), r"layer|the network \(Raises\) fails"),
         (nn.LSTM(16, 4), r"the network \(LSTM\)"),

@@ -130,9 +130,9 @@ def test_npz_without_a_test_half_is_split_by_class(tmp_path: Path) -> None:
 X = np.zeros((6, 4, 4), np.uint8)
 Y = np.array([0, 1, 0, 1, 0, 1])
 BAD_NPZ = {
-    "negative": ({"x": X, "y": np.array([0, 1, -3, 1, 0, 1])}, "y: label 2 is -3"),
-    "gap": ({"x": X, "y": np.array([0, 1, 0, 1, 0, 7])}, "y: label 5 is 7"),
-    "float": ({"x": X, "y": np.array([0, 1, 0, 1.5, 0, 1])}, "y: label 3 is 1.5"),
+    "negative": ({"x": X, "y": np.array([0, 1, -3, 1, 0, 1])}, "y: the label of image 2 is -3"),
+    "gap": ({"x": X, "y": np.array([0, 1, 0, 1, 0, 7])}, "y: the label of image 5 is 7"),
+    "float": ({"x": X, "y": np.array([0, 1, 0, 1.5, 0, 1])}, "y: the label of image 3 is 1.5"),
     "whole floats": ({"x": X, "y": Y.astype(np.float32)}, "save labels as int64"),
     "length": ({"x": X, "y": Y[:5]}, r"\(6,\), not \(5,\)"),
     "column": ({"x": X, "y": Y[:, None]}, r"not \(6, 1\)"),
@@ -148,7 +148,7 @@ BAD_NPZ = {
     ),
     "flat": ({"x": X.reshape(6, 16), "y": Y}, r"not \(6, 16\)"),
     "empty": ({"x": X[:0], "y": Y[:0]}, r"not \(0, 4, 4\)"),
-    "test label": ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y * 4}, "y_test: label 1 is 4"),
+    "test label": ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y * 4}, "y_test: the label of image 1 is 4"),
     "test image": ({"x_train": X, "y_train": Y, "x_test": X[:, :2], "y_test": Y}, r"test images are \(1, 2, 4\)"),
     "mask": ({"x": X, "y": Y, "test": Y * 2}, "test: the mask must be 1"),
     "no training image": ({"x": X, "y": Y, "test": Y}, "class 1 has no training image"),
@@ -255,7 +255,7 @@ def test_cifar10(tmp_path: Path, where: str) -> None:
     with pytest.raises(DamagedError, match=r"data_batch_3\.bin is damaged: expected 61460 bytes, found 30730"):
         load(name="cifar10", path=str(tmp_path))
     (folder / "data_batch_3.bin").write_bytes(b"\x0b" + files["data_batch_3.bin"][1:])
-    with pytest.raises(InputError, match=r"data_batch_3\.bin: label 0 is 11"):
+    with pytest.raises(InputError, match=r"data_batch_3\.bin: the label of image 0 is 11"):
         load(name="cifar10", path=str(tmp_path))
     (folder / "data_batch_3.bin").unlink()
     with pytest.raises(InputError, match=r"contains no data_batch_3\.bin"):

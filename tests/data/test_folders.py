@@ -291,6 +291,7 @@ def test_transparency_is_placed_on_white_and_every_change_is_said(tmp_path: Path
     Image.fromarray(colour).convert("CMYK").save(ant / "p5.tif")
     Image.fromarray(grey).convert("1").save(ant / "p6.png")
     Image.fromarray(colour).save(ant / "p7.gif", save_all=True, append_images=[Image.fromarray(255 - colour)])
+    Image.fromarray(np.dstack([colour, np.full_like(alpha, 255)]), "RGBA").save(ant / "p8.png")  # opaque
     found = load(tmp_path)
     pixels = found.train.fetch(torch.arange(2, 10)).permute(0, 2, 3, 1).numpy().astype(int)
     share = alpha[..., None] / 255
@@ -304,13 +305,14 @@ def test_transparency_is_placed_on_white_and_every_change_is_said(tmp_path: Path
     assert (pixels[4] == grey[..., None]).all()
     assert (abs(pixels[5] - colour) <= 1).all()
     assert set(np.unique(pixels[6])) == {0, 255}
+    assert (found.train.fetch(torch.tensor([10]))[0].permute(1, 2, 0).numpy() == colour).all()
     assert found.remarks == (
         "train: 3 grey images are read as RGB",
         "train: 3 images with a palette are read as RGB",
         "train: 3 transparent images are placed on white",
         "train: 1 animated image is reduced to the first frame",
         "train: 1 image in other colour systems is converted to RGB",
-        "the classes are very unequal (ant: 10 images, bee: 2); "
+        "the classes are very unequal (ant: 11 images, bee: 2); "
         "set search.class_weights=balanced and retrain.class_weights=balanced to give them equal weight",
     )
 
@@ -354,7 +356,11 @@ def test_deep_test_pictures_follow_the_training_pictures(tmp_path: Path) -> None
 
 def test_pictures_of_a_program_are_read_like_files() -> None:
     colour, alpha = noise(8, 8, 3), noise(8, 8, seed=3)
-    pictures = [Image.fromarray(colour), Image.fromarray(np.dstack([colour, alpha]), "RGBA")]
+    pictures = [
+        Image.fromarray(colour),
+        Image.fromarray(np.dstack([colour, alpha]), "RGBA"),
+        Image.fromarray(colour).convert("RGBA"),
+    ]
     items = [(picture, label) for label, picture in enumerate(pictures)]
     found = read_in_memory(DataConfig(), items).train.pixels
     share = alpha[..., None] / 255

@@ -169,9 +169,32 @@ def test_layouts(shape: tuple[int, int, int]) -> None:
     assert (read(pixels, layout="channels_last").numpy() == pixels.transpose(0, 3, 1, 2)).all()
 
 
-def test_a_test_array_may_have_its_own_layout() -> None:
+def test_the_layout_of_the_training_images_applies_to_the_test_images() -> None:
+    """A shape that shows another layout is rejected; a shape that shows none is read like the training images."""
     first = RNG.integers(0, 256, (12, 3, 8, 8))
-    for train, test in ((first, first.transpose(0, 2, 3, 1)), (first.transpose(0, 2, 3, 1), first)):
+    last = first.transpose(0, 2, 3, 1)
+    for train, test, words in (
+        (
+            first,
+            last,
+            r"test, images: the channels of images \(8, 8, 3\) are the last axis, but .* are the first axis; store both",
+        ),
+        (
+            last,
+            first,
+            r"test, images: the channels of images \(3, 8, 8\) are the first axis, but .* are the last axis; store both",
+        ),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_in_memory(DataConfig(), (train, LABELS), (test, LABELS))
+    for train, test in ((first, RNG.integers(0, 256, (12, 3, 8, 16))), (last, RNG.integers(0, 256, (12, 16, 8, 3)))):
+        found = read_in_memory(DataConfig(), (train, LABELS), (test, LABELS)).test
+        assert found is not None and found.pixels.shape[1] == 3
+
+
+def test_grey_test_images_may_have_an_axis_of_channels() -> None:
+    grey = RNG.integers(0, 256, (12, 8, 8))
+    for train, test in ((grey, grey[:, None]), (grey, grey[..., None]), (grey[..., None], grey), (grey[:, None], grey)):
         found = read_in_memory(DataConfig(), (train, LABELS), (test, LABELS))
         assert found.test is not None
         assert torch.equal(found.train.pixels, found.test.pixels)
@@ -411,4 +434,4 @@ def test_images_are_read_by_the_documented_rule(
 
 def test_the_rule_is_the_same_in_all_functions() -> None:
     form = Form.of(GREY / 255, DataConfig(), "x")
-    assert (form.range, form.layout) == (range_of(GREY / 255, (), "x"), "channels_first")
+    assert (form.range, form.layout) == (range_of(GREY / 255, (), "x"), "")

@@ -146,7 +146,7 @@ def test_results_and_trained_networks_are_measured(measured: Any, elsewhere: Pat
         ("own_latencies:Two", "missing 1 required positional argument"),
         ("own_latencies:fails", "own_latencies:fails fails when it runs: not today; fix the network or change input=."),
         ("own_latencies:meta", "own_latencies:meta cannot be copied to cpu: "),
-        ("missing.json", "there is no network 'missing.json'"),
+        ("missing.json", "there is no file or folder missing.json; pass an existing path or the name of a network."),
     ],
 )
 def test_mistakes_are_reported_in_one_line(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,19 @@ def test_every_step_is_a_run_of_its_own_and_follows_the_plan(proven: Path) -> No
         assert read_genotype(proven / f"{name}network" / "genotype.json").line == winner
 
 
+def test_every_cell_is_named_after_the_searches_or_as_random(proven: Path) -> None:
+    for name, source in (("rank-1", "candidate {} of the averaged searches"), ("random/rank-1", "random cell {}")):
+        networks = result(proven / name)["networks"]
+        expected = sorted(source.format(number) for number in range(1, len(networks) + 1))
+        assert sorted(one for network in networks for one in network["sources"]) == expected
+
+
+def test_the_advice_names_the_keys_of_find(proven: Path) -> None:
+    notes, own = (" ".join(result(folder)["notes"]) for folder in (proven, proven / "search"))
+    assert "the two replicas agree on " in notes and "search." not in notes
+    assert notes.partition("This is mostly noise")[0] == own.partition("This is mostly noise")[0]
+
+
 def test_the_network_spends_its_budget_and_so_do_the_random_cells(proven: Path) -> None:
     facts = result(proven)
     assert 0.9 * 5000 <= facts["costs"]["params"] <= 5000
@@ -169,7 +182,9 @@ def test_the_folder_stands_for_its_network_and_its_search(proven: Path, tmp_path
     derived = rapdarts.derive(proven, {"budget.params": "6k"}, progress=False)
     assert 0.9 * 6000 <= derived.costs["params"] <= 6000
     table = rapdarts.report([proven, proven / "search"]).text
-    assert f"| {proven} | find | digits (0.3 of it) |" in table
+    assert (
+        f"| {proven} | find | digits (0.3 of it) | 0 | pdarts, darts budget.params=5k effort=0.5, 3 epochs |" in table
+    )
 
 
 def test_a_plan_of_a_file_is_followed(proven: Path) -> None:
@@ -260,6 +275,7 @@ def test_a_signal_stops_the_whole_run_and_names_its_folder(whole: tuple[Path, fl
             {"time": "30m", "effort": "1"},
             "only one key can set the amount of work; keep either find.time or find.effort.",
         ),
+        ({"time": "5x"}, "find.time=5x is not a duration; write a number with its unit, such as 90s, 30m or 2h."),
         ({"time": "0s"}, "find.time=0s must be above 0; write a duration such as 90s, 30m or 2h."),
         ({"time": "1s"}, "find.time is too short: on this machine, even the shortest plan takes "),
         ({"search.replicas": "4"}, "rapdarts find does not use search.replicas=4; set find.replicas=4 instead."),
@@ -271,7 +287,7 @@ def test_a_signal_stops_the_whole_run_and_names_its_folder(whole: tuple[Path, fl
             "no genotype of the space darts with at most 2 skips in its normal cell meets params <= 1:",
         ),
         ({"plan": "absent.json"}, "find.plan=absent.json cannot be read"),
-        ({"data__fraction": "0.02"}, "retrain.batch=30 is larger than the 10 training images"),
+        ({"data__fraction": "0.03"}, "retrain.batch=30 is larger than the 20 of 39 training images"),
         ({"data__fraction": "0.02", "retrain__batch": "4"}, "class 0 has a single image, too few to split; "),
         ({"retrain__batch": "300"}, "retrain.batch=300"),
     ],
@@ -282,7 +298,44 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_that_blocks_the_folder(
     assert main(["find", *words(**changed), f"run={tmp_path / 'run'}"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rapdarts: ")]
     assert line.startswith("rapdarts: error: ") and sentence in line
-    assert not (tmp_path / "run" / "plan.json").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_files_of_the_user_stays(tmp_path: Path) -> None:
+    for kept in ((), ("notes.txt",)):
+        folder = tmp_path / f"run-{len(kept)}"
+        folder.mkdir()
+        for name in kept:
+            (folder / name).touch()
+        assert main(["find", *words(time="1s"), f"run={folder}"]) == 2
+        assert folder.is_dir() and not (folder / "plan.json").exists()
+        assert all((folder / name).exists() for name in kept)
+
+
+def test_a_wrong_time_is_refused_before_the_data_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for time_given in ("5", "5x"):
+        assert main(["find", *words(time=time_given), f"run={tmp_path / 'run'}"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_run_without_its_budget_is_resumed_as_a_whole(
+    whole: tuple[Path, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = whole[0]
+    assert main(["find", "digits", f"run={folder}", "resume=true"]) == 2
+    assert capsys.readouterr().err == (
+        f"rapdarts: error: the budget of the run in {folder} is missing from this command; resume it with rapdarts find"
+        f" run={folder} resume=true, or repeat the whole command with resume=true.\n"
+    )
+    assert main(["find", "digits", f"run={folder / 'absent'}", "resume=true"]) == 2
+    assert capsys.readouterr().err == (
+        f"rapdarts: error: {folder / 'absent'} contains no run to resume; check its path. To start a new run there, add a budget, such"
+        " as budget.params=100k or budget.macs=5M.\n"
+    )
+    assert main(["search", "digits", f"run={folder}", "resume=true"]) == 2
+    assert capsys.readouterr().err == (
+        f"rapdarts: error: {folder} is a run of rapdarts find; use rapdarts find run={folder} resume=true.\n"
+    )
 
 
 def test_a_run_is_resumed_with_its_own_budget_and_its_own_plan_only(

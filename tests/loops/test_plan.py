@@ -196,3 +196,11 @@ def test_the_plan_sets_the_lengths_of_the_experiment() -> None:
     assert (config.search.epochs, config.search.warmup_epochs, config.search.replicas) == (2, 1, 3)
     assert (config.retrain.epochs, config.retrain.warmup_epochs) == (5, 4)
     assert asdict(config) | {"search": 0, "retrain": 0} == asdict(DIGITS) | {"search": 0, "retrain": 0}
+
+
+def test_a_plan_in_words() -> None:
+    plan = replace(plan_of(DIGITS, SIZES, 1.0), rounds=(Round(4, 1), Round(2, 4)))
+    assert (
+        "the best cells are trained briefly and halved (4 cells, 1 epoch each; 2 cells, 4 epochs each), and"
+        in plan.words
+    )

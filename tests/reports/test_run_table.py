@@ -145,6 +145,14 @@ def test_row_of_a_ranking(tmp_path: Path) -> None:
     assert (row["params"], row["MACs"]) == ("102,426", "1,418,496")
 
 
+def test_row_of_a_network_found_has_the_budget_and_the_plan_of_its_run(tmp_path: Path) -> None:
+    config = Experiment(search=SearchConfig(budget=BudgetConfig(macs=2e6)))
+    found = run_folder(tmp_path / "a", "find", config)
+    change(found, **RESULTS["retrain"], plan={"effort": 0.25, "retrain_epochs": 4})
+    (row,) = rows(found)
+    assert (row["what"], row["settings"]) == ("find", "pdarts, darts budget.macs=2M effort=0.25, 4 epochs")
+
+
 def test_an_unused_gpu_is_not_named(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "retrain", Experiment(device="cpu"), gpu="NVIDIA H200")
     assert rows(folder)[0]["machine"] == "CPU, 4 threads"

@@ -232,6 +232,10 @@ def test_agreement_in_words() -> None:
         .words(25)
         .endswith(". This is mostly noise; more epochs (search.epochs=75) may help")
     )
+    assert noise.words(25, 0.125).endswith(
+        ". This is mostly noise; more effort (find.effort=0.375) or replicas (find.replicas=9) help"
+    )
+    assert noise.words(25, 16).endswith("; more effort or replicas (find.replicas=9) help")
     assert replace(found, replicas=12).words(1).startswith("the 12 replicas agree on ")
     assert noise.facts() == {
         "replicas": 3, "choices": 16, "same": 10.333, "chance": 2.04, "correlation": 0.1,

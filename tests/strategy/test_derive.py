@@ -7,6 +7,8 @@ import pytest
 
 from rapdarts.architecture.genotype import Genotype, one_hot
 from rapdarts.architecture.space import Skeleton
+from rapdarts.config.resources import costs_line
+from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import PriceTable, price_table
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.strategy.derive import derive, derive_jointly
@@ -75,6 +77,16 @@ def test_one_replica_gives_the_genotype_of_a_single_search(darts: PriceTable) ->
     assert alone.agreement is None
     assert alone.genotype == derive(DARTS, weights, darts, Rule("pdarts", 2), {"seed": 0}).genotype
     assert "replicas" not in alone.describe()
+
+
+def test_the_peak_memory_is_printed_after_the_other_costs(darts: PriceTable) -> None:
+    weights = np.random.default_rng(0).dirichlet(np.ones(8), DARTS.mask.shape[:2])
+    found = derive(DARTS, weights, darts, Rule("exact"), {}, count=2)
+    lines = found.describe(2).splitlines()
+    peak = count_derived(found.genotype, DARTS, darts.skeleton)["peak_memory"]
+    assert lines[2] == f"   {costs_line(found.costs)}  peak_memory {peak:,} B"
+    assert lines[4] == f"   {costs_line(found.candidates[1].genotype.costs)}"
+    assert "peak_memory" not in found.costs and "peak_memory" not in found.genotype.costs
 
 
 @pytest.mark.parametrize("limits", [{}, {"params": 12_000.0}])

@@ -78,7 +78,8 @@ COMMANDS = {
     "derive PDARTS": "there is no file or folder PDARTS; pass the folder of a finished search, or its alphas.json.",
     "derive .": ". is not a run folder (no config.yaml); check its path.",
     "evaluate": "rapdarts evaluate needs a run folder created by rapdarts retrain, a network.safetensors, or an ONNX file; see ",
-    "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and pass",
+    "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER; in"
+    " Python, rapdarts.retrain) and pass that folder.",
     "evaluate .": ". has no network.safetensors; pass the folder of a finished retraining.",
     "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
     "export .": ". has no genotype.json: its search has not finished, or it is not a run folder; pass the folder of a finished run.",
@@ -109,16 +110,21 @@ COMMANDS = {
     "export PDARTS zzz=1": "there is no key 'zzz'; the keys are to, out, ",
     "search digits rnu=x": "there is no key 'rnu'; the nearest is run.",
     "search digits =3": "'=3' has no key; write key=value, such as seed=1.",
-    "search digits data=3": "data is a section, not a key; use one of its keys, such as data.name.",
+    "search digits data=3": "data is a section, not a key; use one of its keys, such as data.name or data.path.",
+    "search digits budget=100k": "budget is a section, not a key; use one of its keys, such as budget.macs or budget.params.",
+    "find digits budgets=100k": "there is no key 'budgets'; use one of the keys of search.budget, such as budget.macs or budget.params.",
+    "derive RUN budget=100k": "budget is a section, not a key; use one of its keys, such as budget.macs or budget.params.",
+    "derive RUN epochs=5": "there is no key 'epochs'; rapdarts search, rank and retrain use it, but rapdarts derive does not; see rapdarts",
     "search digits macs=1": "the key 'macs' is ambiguous: it could be search.cost.macs, search.budget.macs or search.random.macs; "
     "write the full name.",
     "retrain PDARTS digits budget.params=80k": "rapdarts retrain trains a given genotype and does not use budget.params=;"
-    " derive another genotype with rapdarts derive RUN budget.params=80k out=FILE, and retrain FILE.",
-    "retrain PDARTS digits search.max_skips=1": "rapdarts derive RUN max_skips=1 out=FILE, and retrain FILE.",
+    " derive another genotype with rapdarts derive RUN budget.params=80k out=FILE (in Python, rapdarts.derive),"
+    " and retrain it.",
+    "retrain PDARTS digits search.max_skips=1": "rapdarts derive RUN max_skips=1 out=FILE (in Python, rapdarts.derive), and retrain it.",
     "search digits data.range=1,0": "data.range=1,0 must be two values, the smaller one first, such as data.range=0,1.",
     "search digits data.range=1": "data.range takes a list such as [a, b], not 1.",
     "search digits data.layout=last": "data.layout cannot be 'last'; ",
-    "retrain PDARTS digits layers=3": "the key 'layers' is ambiguous: it could be skeleton.layers or search.layers; write the full name.",
+    "find digits layers=3": "the key 'layers' is ambiguous: it could be skeleton.layers or search.layers; write the full name.",
     "cost PDARTS chanels=3": "there is no key 'chanels'; the nearest is channels.",
     "derive . search.max_skips=1": "there is no key 'search.max_skips'; the nearest is max_skips.",
     f"search digits {LONG}=1": "there is no key 'xxx",
@@ -204,12 +210,19 @@ COMMANDS = {
     "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 primitives in a stage with only 2 left",
     "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; set the first entry to 0.",
     "search digits device=quantum": "device=quantum is not a device; write auto, cpu, cuda or cuda:N.",
-    "search digits batch=5000": "search.batch=5000 is larger than the 481 of 1197 training images that batches are drawn from"
-    " (search.subset=0.8 x search.weight_fraction=0.5); use at most 481.",
+    "search digits batch=5000": "search.batch=5000 is larger than the 477 of 1197 training images that batches are drawn from"
+    " (search.subset=0.8 x (1 - search.weight_fraction=0.5)); use at most 477. 1,197 training and 600 test images were read from digits.",
     "search digits batch=400 subset=1 weight_fraction=0.7": "search.batch=400 is larger than the 359 of 1197 training images"
-    " that batches are drawn from (1 - search.weight_fraction=0.7); use at most 359.",
+    " that batches are drawn from (1 - search.weight_fraction=0.7); use at most 359, or smaller batches with learning rates in proportion,"
+    " such as search.batch=256 search.lr=0.032. 1,197 training and 600 test images were read from digits.",
     "retrain PDARTS digits retrain.batch=500 validation_fraction=0.6": "retrain.batch=500 is larger than the 479 of 1197"
-    " training images that batches are drawn from (1 - retrain.validation_fraction=0.6); use at most 479.",
+    " training images that batches are drawn from (1 - retrain.validation_fraction=0.6); use at most 479, or smaller",
+    "retrain PDARTS digits batch=400 accumulate=4": "retrain.batch=400 times retrain.accumulate=4=1600 is larger than the 1197"
+    " training images that batches are drawn from; use at most 299, or smaller",
+    "find digits budget.params=100k search.batch=480 retrain.batch=700": "search.batch=480 is larger than the 477 of 1197 training"
+    " images that batches are drawn from (search.subset=0.8 x (1 - search.weight_fraction=0.5)), and retrain.batch=700 is larger than"
+    " the 601 of 1197 training images that batches are drawn from (rank.train_fraction=0.5); use at most search.batch=477 and"
+    " retrain.batch=601, or smaller batches with learning rates in proportion, such as search.batch=256 search.lr=",
     "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 training images that batches are drawn from;",
     "search digits strategy=random budget.params=50k": "no genotype of the space darts with at most 2 skips in its normal cell meets"
     " params <= 50,000: the cheapest has 58,522; raise the budget, or set skeleton.channels=",
@@ -329,17 +342,41 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         {"x": images(30), "y": labels(30, 3)},
         "class 3 has a single image, too few to split; ",
     ),
-    "a negative label": ({"x": images(30), "y": labels(30, -1)}, "data.npz, y: label 29 is -1, but "),
-    "the label that torch ignores": ({"x": images(30), "y": labels(30, -100)}, "data.npz, y: label 29 is -100, but "),
+    "a negative label": ({"x": images(30), "y": labels(30, -1)}, "data.npz, y: the label of image 29 is -1, but "),
+    "the label that torch ignores": (
+        {"x": images(30), "y": labels(30, -100)},
+        "data.npz, y: the label of image 29 is -100, but ",
+    ),
     "a label out of range": (
         {"x": images(30), "y": labels(30, 9)},
-        "data.npz, y: label 29 is 9, but labels of 4 classes must be 0 to 3.",
+        "data.npz, y: the label of image 29 is 9, but labels of 4 classes must be 0 to 3; number the classes from 0, for example with "
+        "np.unique(y, return_inverse=True)[1].",
     ),
     "fractional labels": (
         {"x": images(30), "y": labels(30, 0.5)},
-        "data.npz, y: label 29 is 0.5 (float64); save labels as int64.",
+        "data.npz, y: the label of image 29 is 0.5 (float64); save labels as int64.",
     ),
-    "texts as labels": ({"x": images(30), "y": np.array(["a", "b", "c"] * 10)}, "save labels as int64."),
+    "labels from 1": (
+        {"x": images(30), "y": labels(30) + 1},
+        "data.npz, y: the label of image 2 is 3, but labels of 3 classes must be 0 to 2; subtract 1 from all labels.",
+    ),
+    "texts as labels": (
+        {"x": images(30), "y": np.array(["a", "b", "c"] * 10)},
+        "data.npz, y must be numbers, not <U1, such as a; number the classes from 0, for example with"
+        " np.unique(y, return_inverse=True)[1].",
+    ),
+    "a column of labels": (
+        {"x": images(30), "y": labels(30)[:, None]},
+        "data.npz, y: 30 images need labels of shape (30,), not (30, 1); pass y.ravel().",
+    ),
+    "one-hot labels": (
+        {"x": images(30), "y": np.eye(3)[labels(30)]},
+        "need labels of shape (30,), not (30, 3); each row has a single 1, so pass y.argmax(1).",
+    ),
+    "probabilities as labels": (
+        {"x": images(30), "y": np.full((30, 2), 0.5)},
+        "need labels of shape (30,), not (30, 2).",
+    ),
     "too few labels": ({"x": images(30), "y": labels(29)}, "30 images need labels of shape (30,), not (29,)."),
     "no labels": ({"x": images(30)}, "must contain x and y, or x_train, y_train, x_test and y_test, not x."),
     "flattened images": (
@@ -376,9 +413,13 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a class without training images": (
         {"x_train": images(30), "y_train": labels(30), "x_test": images(6), "y_test": labels(6, 3)},
-        "y_test: label 5 is 3, but labels of 3 classes must be 0 to 2.",
+        "y_test: the label of image 5 is 3, but labels of 3 classes must be 0 to 2.",
     ),
-    "fewer images than a batch": ({"x": images(30), "y": labels(30)}, "=64 is larger than the "),
+    "fewer images than a batch": (
+        {"x": images(30), "y": labels(30)},
+        " 21 training and 9 test images were read from data: no test images are marked, so a third of the images of each class is"
+        " held out for testing.",
+    ),
 }
 
 
@@ -609,8 +650,12 @@ def test_unwritable_paths_are_refused(refuse: Refuse, elsewhere: Path) -> None:
     for place in ("/dev/null/x", "file/x", "file", "x" * 300):
         assert "Choose another place with run=PATH" in refuse("search", "digits", f"run={place}", code=6)
         assert "Choose another place with run=PATH" in refuse("retrain", "PDARTS", "digits", f"run={place}", code=6)
-    for place in ("/dev/null/x", "file/x", "none/x", "x" * 300):
-        assert "out=FILE" in refuse("export", "PDARTS", f"out={place}", code=6)
+    for place in ("/dev/null/x", "file/x", "none/x"):
+        words = f"out={place}: there is no folder {os.path.dirname(place)}; create it first, or choose another path."
+        assert refuse("export", "PDARTS", f"out={place}") == words
+        assert refuse("derive", "PDARTS", f"out={place}") == words
+        assert refuse("report", "PDARTS", f"out={place}") == words
+    assert refuse("export", "PDARTS", f"out={'x' * 300}", code=6).endswith(": File name too long. Choose another path.")
     assert (elsewhere / "file").read_text() == ""
 
 
@@ -671,6 +716,35 @@ def test_unfinished_searches_are_refused(refuse: Refuse, elsewhere: Path) -> Non
     assert "first contains no finished run" in refuse("report", "first")
 
 
+def test_an_unfinished_run_is_named_with_the_command_that_resumes_it(refuse: Refuse, elsewhere: Path) -> None:
+    folder = saved(elsewhere / "first")
+    for verb, command in (("find", "find"), ("search", "search"), ("rank", "rank RUN"), ("retrain", "retrain NETWORK")):
+        (folder / "environment.json").write_text(json.dumps({"verb": verb}))
+        words = (
+            f"first is an unfinished run of rapdarts {verb}; finish it with rapdarts {command} run=first resume=true."
+        )
+        assert refuse("cost", "first") == words
+        if verb in ("find", "retrain"):
+            assert refuse("evaluate", "first") == words
+            (folder / "network").mkdir(exist_ok=True)  # a run of find may have been stopped in its last training
+            (folder / "plan.json").touch()
+            assert refuse("evaluate", "first") == words
+            assert refuse("export", "first", "to=onnx", "out=net.onnx") == words
+
+
+@pytest.mark.parametrize(
+    ("own", "asked"),
+    [("find", "search digits"), ("search", "find digits budget.params=100k"), ("search", "retrain PDARTS digits"),
+     ("random", "find digits budget.params=100k"), ("retrain", "search digits")],
+)  # fmt: skip
+def test_a_run_is_resumed_only_by_its_own_command(own: str, asked: str, refuse: Refuse, elsewhere: Path) -> None:
+    (saved(elsewhere / "first") / "environment.json").write_text(json.dumps({"verb": own}))
+    command = {"random": "search", "retrain": "retrain NETWORK"}.get(own, own)
+    assert refuse(*asked.split(), "run=first", "resume=true") == (
+        f"first is a run of rapdarts {command.split()[0]}; use rapdarts {command} run=first resume=true."
+    )
+
+
 def test_damaged_alphas_are_reported(refuse: Refuse, elsewhere: Path) -> None:
     folder = saved(elsewhere / "first")
     whole = alphas(folder)
@@ -697,7 +771,7 @@ def test_damaged_alphas_are_reported(refuse: Refuse, elsewhere: Path) -> None:
         assert refuse("derive", "first", code=4).startswith("first/alphas.json is damaged ")
     (folder / "alphas.json").write_text(whole)
     for place in ("/dev/null/x", "none/x.json"):
-        assert "out=FILE" in refuse("derive", "first", f"out={place}", code=6)
+        assert f"out={place}: there is no folder" in refuse("derive", "first", f"out={place}")
 
 
 def finished(folder: Path, seed: int = 0, space: str = "darts", channels: int = 4, *pairs: tuple[str, str]) -> Path:

@@ -346,7 +346,7 @@ def test_a_file_missing_on_one_machine_is_reported_by_its_process(tmp_path: Path
     assert job.processes[1].exitcode == 2
     job.processes[0].kill()
     _, errors = job.end()
-    assert errors[1].startswith("rapdarts, process 1: error: there is no network 'missing.json'")
+    assert errors[1].startswith("rapdarts, process 1: error: there is no file or folder missing.json;")
 
 
 def test_an_unusable_run_folder_ends_both_processes(tmp_path: Path) -> None:

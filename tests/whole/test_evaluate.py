@@ -16,11 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import rapdarts
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Skeleton
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data.dataset import load_dataset
+from rapdarts.deploy import run_data
 from rapdarts.deploy.blueprint import DerivedBlueprint, ReferenceBlueprint, of_card
 from rapdarts.deploy.evaluation import correct_on_test
 from rapdarts.deploy.model_file import CARD, deployed, load_network, read_trained, to_safetensors
@@ -112,6 +114,59 @@ def test_a_standalone_file_is_tested_on_named_data(
     for file in (copy, run):
         for path in ("path", "data.path"):
             assert values_of(capsys, str(file), "data.name=npz", f"{path}={tmp_path / 'own.npz'}")["n"] == 30
+
+
+@pytest.fixture(scope="module")
+def undivided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a network trained on 60 images, of which none are marked as test images; they are in the file own.npz next to it."""
+    folder = tmp_path_factory.mktemp("undivided")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
+    np.savez(folder / "own.npz", x=pixels, y=np.arange(60) % 10)
+    np.savez(folder / "other.npz", x=pixels[::-1], y=np.arange(60) % 10)
+    np.savez(folder / "few.npz", x=pixels[:10], y=np.arange(10))
+    own = ["data.name=npz", f"data.path={folder / 'own.npz'}", "threads=1", "retrain.epochs=1", "retrain.batch=10"]
+    assert main(["retrain", "shufflenet_v2_x1_0", "digits", *own, f"run={folder / 'run'}"]) == 0
+    return folder / "run"
+
+
+def test_all_images_of_other_data_are_tested(undivided: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(undivided.parent / "own.npz", undivided.parent / "moved.npz")
+    shutil.copy(undivided / "network.safetensors", undivided.parent / "alone.safetensors")
+    held_out = "no test images are marked, so a third of the images of each class is held out for testing"
+    third = ["40 training and 20 test images, 1x8x8, 10 classes (4 training images each), from {}", held_out]
+    whole = ["{} test images, 1x8x8, 10 classes, from {}", run_data.ALL_TESTED]
+    for network, name, n, said in (
+        ("run", "", 20, third),
+        ("run", "own", 20, third),
+        ("run", "moved", 20, third),
+        ("run", "other", 60, whole),
+        ("run", "few", 10, whole),
+        ("alone.safetensors", "other", 20, third),  # which may be those of its training
+    ):
+        capsys.readouterr()
+        path = [f"data.path={undivided.parent / name}.npz", "data.name=npz"] if name else []
+        assert main(["evaluate", str(undivided.parent / network), *path, "--json", "timing=false"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["n"] == n
+        first = said[0].format(*([n] if n != 20 else []), name or "own")
+        assert err.splitlines() == [first, said[1]]
+
+
+def test_images_in_memory_are_tested(undivided: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own, other = (np.load(undivided.parent / f"{name}.npz") for name in ("own", "other"))
+    tested = rapdarts.evaluate(undivided, data=(own["x"], own["y"]), timing=False)
+    assert tested.report["n"] == 20 and tested.accuracy == rapdarts.evaluate(undivided, timing=False).accuracy
+    assert rapdarts.evaluate(undivided, data=(other["x"], other["y"]), timing=False).report["n"] == 60
+    capsys.readouterr()
+    some = other["x"][:7], other["y"][:7]  # not all classes
+    assert rapdarts.evaluate(undivided, test=some, timing=False).report["n"] == 7
+    assert capsys.readouterr().err == "7 test images, 1x8x8, 10 classes, from memory\n"
+    both = rapdarts.evaluate(undivided, data=(own["x"], own["y"]), test=some, timing=False, progress=False)
+    assert both.report["n"] == 7 and capsys.readouterr().err == ""
+    with pytest.raises(
+        InputError, match="test, labels: the label of image 0 is 10, but labels of 10 classes must be 0 to 9"
+    ):
+        rapdarts.evaluate(undivided, test=(some[0], some[1] + 10), timing=False)
 
 
 def test_the_worst_confusions_of_many_classes_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -298,10 +298,18 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
     }
     assert found[1] == answer(capsys, "cost", "lenet")
     assert main(["cost", "net.onnx"]) == 0
-    words = (
-        "net.onnx is an ONNX graph: bytes are those of the weights in the file, and costs shown as - are not counted"
+    _, _, *table, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table] == ["macs", "params", "bytes"]
+    assert table[2].endswith("  size of the weights as stored in the file")
+    assert last == "net.onnx is an ONNX graph: its other costs are not counted"
+    assert main(["cost", "net.onnx", "lenet", "precision=8"]) == 0
+    table = capsys.readouterr().out.splitlines()[3:]
+    names = [line.split()[0] for line in table]
+    assert table[names.index("bytes")].endswith(
+        "  params at 8 bits; of an ONNX file: size of the weights as stored in the file"
     )
-    assert words in capsys.readouterr().out
+    assert table[names.index("energy")].split()[1] == "-"
+    assert "net.onnx is an ONNX graph: its other costs are not counted" in table
     write_onnx("more.onnx", ("Det", "volume"), ("Det", "again"))
     assert answer(capsys, "cost", "more.onnx")["not_counted"] == {"Det": ["volume", "again"]}
     assert rapdarts.costs("more.onnx") == expected and rapdarts.costs("more.onnx").not_counted == {
@@ -309,7 +317,8 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
     }
     assert main(["cost", "more.onnx"]) == 0
     assert "not counted in the macs of more.onnx (no formula): Det in " in capsys.readouterr().out
-    words = "more.onnx is an ONNX file, which rapdarts measure does not run; use rapdarts evaluate more.onnx EXPERIMENT instead."
+    words = "more.onnx is an ONNX file, which rapdarts measure does not run; use rapdarts evaluate more.onnx EXPERIMENT (in Python,"
+    words += " rapdarts.evaluate) instead."
     assert refusal(capsys, "measure", "more.onnx") == words
     useless = refusal(capsys, "cost", "net.onnx", "classes=3")
     assert useless == "rapdarts cost net.onnx does not use classes=; leave it out."

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rapdarts import api
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.output import answer
+from rapdarts.config.command_keys import parse_options
 from rapdarts.config.command_options import CountConfig
-from rapdarts.config.key_values import parse_settings
 
 
 def cost(call: Call) -> None:
@@ -22,7 +22,7 @@ def cost(call: Call) -> None:
 
         answer(call, designs, describe_designs(designs))
     else:
-        options = parse_settings(CountConfig, call.pairs)
+        options = parse_options(CountConfig, call.pairs)
         found = api.layer_costs(call.words, call.values, space=call.space_file)
         from rapdarts.reports.costs import describe_networks
 

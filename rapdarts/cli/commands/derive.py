@@ -7,13 +7,13 @@ import sys
 from rapdarts import api
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.output import answer
-from rapdarts.config.key_values import parse_settings
+from rapdarts.config.command_keys import parse_options
 from rapdarts.config.own_resources import derive_schema
 
 
 def derive(call: Call) -> None:
     call.target("the folder of a finished search, or its alphas.json")
-    options = parse_settings(derive_schema(), call.pairs)
+    options = parse_options(derive_schema(), call.pairs)
     found = api.derive(call.words, call.values, space=call.space_file)
     if call.json:
         for line in found.remarks:
