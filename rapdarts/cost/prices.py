@@ -43,7 +43,7 @@ def check_priced(settings: SearchConfig, space: SearchSpace, table: PriceTable) 
             raise InputError(
                 f"the resource {name} is not defined; use --space with a file that contains RESOURCES = {{{name!r}: function}}."
             )
-        why = next(note for note in table.notes if note.startswith(f"{name} does not add up"))
+        why = next(note for note in table.notes if note.startswith(f"{name} is not additive"))
         raise InputError(f"{why}; leave out {'budget' if name in limits else 'cost'}.{name}.")
 
 

@@ -171,7 +171,7 @@ def test_a_search_prices_and_budgets_them_and_its_files_can_be_read(
     assert "    launches: 60.0\n" in printed and "    wear: 0.1\n" in printed
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert " of the launches budget (60) is used" in out and "widest does not add up" in out
+    assert " of the launches budget (60) is used" in out and "widest is not additive" in out
     result = json.loads(Path("run/result.json").read_text())
     assert 54 <= result["counted"]["launches"] == result["priced"]["launches"] <= 60
     assert result["priced"]["wear"] == pytest.approx(result["counted"]["wear"], rel=1e-12)
@@ -213,7 +213,7 @@ def test_costs_show_them(mine: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", *small, "--space", mine, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["floor"]["launches"] < found["ceiling"]["launches"] and "widest" not in found["floor"]
-    assert len(found["notes"]) == 1 and found["notes"][0].startswith("widest does not add up")
+    assert len(found["notes"]) == 1 and found["notes"][0].startswith("widest is not additive")
 
 
 def test_a_program_passes_them_with_its_space(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_mistakes_are_reported_in_one_line(
     [
         (
             ["cost.widest=1", "--space", "mine.py"],
-            "it is counted, but cannot have a price or a budget; leave out cost.widest.",
+            "it can be counted, but cannot have a price or a budget; leave out cost.widest.",
         ),
         (
             ["cost.launchs=1", "--space", "mine.py"],
@@ -269,7 +269,10 @@ def test_mistakes_are_reported_in_one_line(
         (["budget.launches=-3", "--space", "mine.py"], "budget.launches=-3 must be above 0"),
         (["budget.launches=3ms", "--space", "mine.py"], "ms is not a unit of launches"),
         (["budget.launches=3", "--space", "mine.py"], "meets launches <= 3: the cheapest has 21; raise the budget"),
-        (["cost.launches=1"], "for a user-defined resource, add --space FILE with the file that defines it."),
+        (
+            ["cost.launches=1"],
+            "for a user-defined resource, add --space FILE with the file that defines it (in Python,",
+        ),
     ],
 )
 def test_keys_that_cannot_be_used_are_refused(

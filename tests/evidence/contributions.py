@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rapdarts.loops.search_batches import SearchBatches
 from torch.nn.functional import cross_entropy
 
 import rapdarts
@@ -21,6 +20,7 @@ from rapdarts.config.given import find_experiment
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops import launch
 from rapdarts.loops.search import build_stage
+from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.training.checkpoint import load_checkpoint
 from tests.evidence import nasbench
 from tests.evidence.plan import CURRENT

@@ -241,7 +241,7 @@ def test_edges_with_nothing_to_derive_are_not_kept() -> None:
     weights = weights_of(DARTS, {2: {"none": 1.0}})
     assert normal(discretize(DARTS.narrowed(mask), weights))[1] == (("max_pool_3x3", 1), ("max_pool_3x3", 2))
     mask[0, 3, 1:] = False
-    with pytest.raises(InputError, match="node 1 keeps 2 edges"):
+    with pytest.raises(InputError, match="node 1 needs 2 edges"):
         discretize(DARTS.narrowed(mask), weights)
 
 

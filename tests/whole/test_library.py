@@ -546,6 +546,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_forms_of_data_give_the_same_images(kind: str) -> None:
     test_half = FLOATS[:20] if "fractions" in kind or "torch" in kind else IMAGES[:20]
+    test_half = np.moveaxis(IMAGES[:20], 1, 3) if kind == "channels last" else test_half
     found = read_in_memory(DataConfig(), KINDS[kind], (test_half, LABELS[:20]))
     train, test, names = found.train, found.test, found.names
     assert torch.equal(train.pixels, torch.from_numpy(IMAGES)) or "16 bits" in kind
