@@ -55,7 +55,7 @@ MOST_RANDOM = 512
 MEASURED = 4
 """Number of random cells for which training steps are measured, because their times differ by up to a third."""
 BATCH = 256
-"""Batch size, in images, in which the networks of a proof are tested."""
+"""Batch size, in images, for testing the networks of a proof."""
 
 
 def run_find(

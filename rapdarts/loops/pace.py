@@ -74,7 +74,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of steps per epoch and of images in the search, in a round of halving, and in the final training.
+    """Steps per epoch of the search, of a round of halving and of the final training, and numbers of held-out and test images.
 
     `seeds` is the number of trainings of each cell in a round.
     """
