@@ -53,7 +53,7 @@ from rapdarts.training.session import open_run
 MOST_RANDOM = 512
 """Largest number of random cells in a proof."""
 MEASURED = 4
-"""Number of random cells for which training steps are measured, because their times differ by up to a third."""
+"""Number of random cells whose training steps are timed; one is not enough, because the times differ by up to a third."""
 BATCH = 256
 """Batch size, in images, for testing the networks of a proof."""
 

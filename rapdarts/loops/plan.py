@@ -104,7 +104,7 @@ def digest(config: Experiment) -> str:
 def plan_of(config: Experiment, sizes: Sizes, effort: float) -> Plan:
     """Return the plan for an effort.
 
-    Searches and final training have `effort` times the epochs of the experiment. An effort of 1 has three rounds of halving. Each
+    Searches and final training have `effort` times the epochs of the experiment. A plan with effort 1 has three rounds of halving. Each
     doubling of the effort adds a round, so that every round costs about as much as the final training. The first round trains
     for about an eighth of the experiment's epochs. No training is shorter than LEAST_STEPS steps.
     """
