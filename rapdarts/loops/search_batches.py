@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,13 +50,18 @@ class SearchBatches:
             ("architecture", second, f"{subset}(1 - {half})" if subset else f"1 - {half}"),
         )
 
-        def batches(stream: str, index: Tensor, share: str) -> Batches:
-            facts: dict[str, Any] = {"share": share, "whole": len(data.train), "lr": settings.lr}
-            return Batches(data.train, index, settings.batch, seed, stream, augment, "search.batch", **facts)
-
-        batches(*min(halves, key=lambda half: len(half[1])))  # the smaller half limits the batch
-        train, search = (batches(*half) for half in halves)
-        return cls(train, search, settings.epochs)
+        built = {
+            stream: Batches(
+                *(data.train, index, settings.batch, seed, stream, augment, "search.batch"),
+                share=share,
+                whole=len(data.train),
+                lr=settings.lr,
+            )
+            for stream, index, share in sorted(
+                halves, key=lambda half: len(half[1])
+            )  # the smaller one limits the batch
+        }
+        return cls(built["weights"], built["architecture"], settings.epochs)
 
     def of_stage(self, number: int) -> SearchBatches:
         """Return the batches of a stage, with epochs counted from 0."""

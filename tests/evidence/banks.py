@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,8 +18,9 @@ from rapdarts.strategy.discretize import score
 from rapdarts.strategy.exact import Budgets
 from rapdarts.strategy.random_cells import random_cells
 from rapdarts.strategy.rule import Rule
+from tests.evidence import store
 from tests.evidence.figures import percentile, spearman
-from tests.evidence.store import WORK, Rows, keep, load, origin, own_origin, say
+from tests.evidence.store import Rows, keep, load, origin, origin_of, own_origin, say, scratch
 from tests.evidence.tasks import TASKS, Task, images_of
 from tests.evidence.workers import each
 
@@ -81,25 +80,21 @@ def train(name: str, genotypes: Sequence[str], seeds: Sequence[int], jobs: int) 
     """Train genotypes with a bank's recipe and the missing seeds, and keep their test accuracies."""
     images_of(TASKS[name].data)
     rows = load(name)
-    if "bank" not in rows:
-        rows["bank"] = origin()
-        keep(name, rows["bank"], "bank")
+    bank = store.begin(name, origin(), "bank")
     todo = [(line, seed) for seed in seeds for line in genotypes if str(seed) not in rows["trained"].get(line, {})]
     for left, ((_, line, seed), result) in enumerate(
         each(one_training, [(name, *one) for one in todo], jobs), 1 - len(todo)
     ):
-        keep(name, {**own_origin(rows["bank"]), **result}, "trained", line, str(seed))
+        keep(name, {**own_origin(bank), **result}, "trained", line, str(seed))
         say(f"{name}: {result}, {-left} left")
 
 
 def one_training(name: str, line: str, seed: int) -> dict[str, float]:
     """Train one genotype; return its test accuracy (0 to 1) and the CPU time."""
     torch.set_num_threads(1)
-    task, folder = TASKS[name], WORK / f"{name}-training-{zlib.crc32(line.encode())}-{seed}"
-    shutil.rmtree(folder, ignore_errors=True)
-    began = time.process_time()
-    result = rapdarts.retrain(line, task.experiment(seed=seed, **task.recipe), run=folder, progress=False)
-    shutil.rmtree(folder)
+    task, began = TASKS[name], time.process_time()
+    with scratch(f"{name}-training") as folder:
+        result = rapdarts.retrain(line, task.experiment(seed=seed, **task.recipe), run=folder, progress=False)
     return {"test_accuracy": result.test.accuracy, "cpu_seconds": round(time.process_time() - began, 1)}
 
 
@@ -111,7 +106,7 @@ def trained_cells(rows: Rows) -> list[str]:
 def origins(rows: Rows, lines: Sequence[str]) -> list[dict[str, str]]:
     """Return the command, date and machine of every training of some genotypes."""
     trainings = [one for line in lines for one in rows["trained"].get(line, {}).values()]
-    return [{fact: one.get(fact, rows["bank"][fact]) for fact in ("command", "date", "machine")} for one in trainings]
+    return [origin_of(one, rows["bank"]) for one in trainings]
 
 
 def accuracies(rows: Rows, lines: Sequence[str]) -> np.ndarray:

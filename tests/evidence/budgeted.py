@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 import rapdarts
 from tests.evidence import nasbench
-from tests.evidence.store import WORK, keep, load, origin, say
+from tests.evidence.store import keep, load, origin, say, scratch
 from tests.evidence.tasks import images_of
 from tests.evidence.workers import each
 
@@ -34,13 +33,11 @@ def run(keys: Mapping[str, Any], jobs: int, again: bool = False) -> None:
 def one_search(keys: dict[str, Any], budget: int) -> dict[str, Any]:
     """Search within a budget in units; return the derived cell, its MACs and the CPU time."""
     torch.set_num_threads(1)
-    folder = WORK / f"budget-{budget}"
-    shutil.rmtree(folder, ignore_errors=True)
     limit = nasbench.FIXED + nasbench.UNIT * budget
     settings = nasbench.TASK.experiment(seed=SEED, **{**keys, "search.budget.macs": limit})
     began = time.process_time()
-    found = rapdarts.search(settings, run=folder, progress=False)
+    with scratch("budget") as folder:
+        found = rapdarts.search(settings, run=folder, progress=False)
     spent = time.process_time() - began
-    shutil.rmtree(folder)
     cell = found.genotype
     return {"cpu_seconds": round(spent, 1), "cell": cell.to_nasbench201(), "macs": cell.costs["macs"]}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.evidence import banks, budgeted, contributions, finding, found, multiplier, pace, searches, store, tasks
+from tests.evidence import store, tasks
 
 
 @pytest.fixture
@@ -20,6 +20,6 @@ def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "cifar10_half.npz", **arrays, **labels)
     monkeypatch.setattr(store, "FOLDER", tmp_path / "results")
     store.FOLDER.mkdir()
-    for module in (banks, budgeted, contributions, finding, found, multiplier, pace, searches, tasks):
+    for module in (store, tasks):
         monkeypatch.setattr(module, "WORK", tmp_path)
     return tmp_path

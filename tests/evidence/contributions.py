@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +22,7 @@ from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.training.checkpoint import load_checkpoint
 from tests.evidence import nasbench
 from tests.evidence.plan import CURRENT
-from tests.evidence.store import WORK, Rows, begin, keep, origin, own_origin, say
+from tests.evidence.store import Rows, begin, keep, origin, own_origin, say, scratch
 from tests.evidence.tasks import images_of
 from tests.evidence.workers import each
 
@@ -54,18 +52,15 @@ def run(jobs: int) -> None:
 def measure(seed: int) -> dict[str, Any]:
     """Return random cells that a search could derive, for each budget, their losses in a searched supernet, and the CPU time."""
     torch.set_num_threads(1)
-    folder, rng, began = WORK / f"contributions-{os.getpid()}", np.random.default_rng(seed), time.process_time()
-    shutil.rmtree(folder, ignore_errors=True)
+    rng, began, found = np.random.default_rng(seed), time.process_time(), {}
     settings = nasbench.TASK.experiment(seed=seed, **KEYS)
-    rapdarts.search(settings, run=folder, progress=False)
-    found = {}
-    for budget in nasbench.BUDGETS:
-        cells = np.flatnonzero(CURRENT.cells(budget))
-        drawn = rng.choice(cells, min(CELLS, len(cells)), replace=False)
-        found[str(budget)] = {
-            str(cell): loss for cell, loss in zip(drawn, losses(folder, settings, drawn), strict=True)
-        }
-    shutil.rmtree(folder)
+    with scratch("contributions") as folder:
+        rapdarts.search(settings, run=folder, progress=False)
+        for budget in nasbench.BUDGETS:
+            cells = np.flatnonzero(CURRENT.cells(budget))
+            drawn = rng.choice(cells, min(CELLS, len(cells)), replace=False)
+            measured = losses(folder, settings, drawn)
+            found[str(budget)] = {str(cell): loss for cell, loss in zip(drawn, measured, strict=True)}
     return {"cpu_seconds": round(time.process_time() - began, 1), "losses": found}
 
 

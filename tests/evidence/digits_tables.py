@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 import rapdarts
 from rapdarts.config.resources import show
-from tests.evidence.store import ROOT, WORK, keep, load, origin, own_origin, say
+from tests.evidence.store import ROOT, keep, load, origin, origin_of, own_origin, say, scratch
 from tests.evidence.tables import sources, table
 from tests.evidence.workers import each
 
@@ -56,12 +55,11 @@ def run(jobs: int, again: bool = False) -> None:
 def search(name: str, seed: int) -> dict[str, Any]:
     """Search the digits with the settings of RUNS, and return the costs of the genotype found."""
     torch.set_num_threads(1)
-    folder, began = WORK / f"digits {name} {seed}", time.process_time()
-    shutil.rmtree(folder, ignore_errors=True)
-    found = rapdarts.search("digits", {"seed": seed, **RUNS[name][0]}, run=folder, progress=False)
+    began = time.process_time()
+    with scratch("digits") as folder:
+        found = rapdarts.search("digits", {"seed": seed, **RUNS[name][0]}, run=folder, progress=False)
     counted = rapdarts.costs(found.genotype)
     costs = {resource: counted[resource] for resource in PRICED}
-    shutil.rmtree(folder)
     return {"costs": costs, "cpu_seconds": round(time.process_time() - began, 1)}
 
 
@@ -154,4 +152,4 @@ def _origins(known: Mapping[str, Any]) -> Iterable[dict[str, str]]:
     """Yield the command, date and machine of every run."""
     for seeds in known["runs"].values():
         for one in seeds.values():
-            yield {fact: one.get(fact, known[fact]) for fact in ("command", "date", "machine")}
+            yield origin_of(one, known)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,23 +18,16 @@ from rapdarts.loops.plan import Plan, Round, halving, with_random
 from rapdarts.loops.rank import RankingEntry
 from rapdarts.strategy.replicas import mean_weights
 from rapdarts.training.log import Screen
-from tests.evidence import nasbench, searches
+from tests.evidence import nasbench, searches, tasks
 from tests.evidence.figures import spearman
 from tests.evidence.plan import CURRENT
-from tests.evidence.store import WORK, Rows, begin, keep, load, origin, own_origin, say
+from tests.evidence.store import Rows, begin, keep, load, origin, own_origin, say, scratch
 from tests.evidence.tasks import images_of
 from tests.evidence.workers import each
 
 TASK = "nasbench201"
 
-RECIPE: Mapping[str, Any] = {
-    "retrain.epochs": 8,
-    "retrain.batch": 16,
-    "retrain.lr": 0.025,
-    "retrain.drop_path": 0.0,
-    "retrain.auxiliary": 0.0,
-    "retrain.cutout": 0,
-}
+RECIPE: Mapping[str, Any] = {**tasks.RECIPE, "retrain.batch": 16, "retrain.lr": 0.025}
 """Settings of the short trainings, on half of the training images; the other half compares the cells."""
 
 RECIPES: Sequence[tuple[int, float]] = ((16, 0.025), (16, 0.05), (32, 0.05))
@@ -201,14 +192,12 @@ def ranked(
     cells: Sequence[int], epochs: int, seed: int, data: DataSet, recipe: Mapping[str, Any] = RECIPE
 ) -> dict[int, float]:
     """Train cells briefly; return their accuracies (0 to 1) on the held-out images, the best cell first."""
-    folder = WORK / f"short-trainings-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
     keys = nasbench.TASK.experiment(seed=seed, **recipe, **{"rank.epochs": epochs, "rank.count": len(cells)})
     config = find_experiment("rank", keys, None, {}).config
     entries = [RankingEntry(nasbench.genotype(cell), nasbench.TASK.space, (str(cell),)) for cell in cells]
-    place, screen = Launch(str(folder), False), Screen(silent=True)
-    report = launch.run_ranking(config, entries, data, place, TASK, screen=screen).report
-    shutil.rmtree(folder)
+    with scratch("short-trainings") as folder:
+        place, screen = Launch(str(folder), False), Screen(silent=True)
+        report = launch.run_ranking(config, entries, data, place, TASK, screen=screen).report
     return {int(one["sources"][0]): one["accuracies"][0] for one in report["networks"]}
 
 

@@ -13,7 +13,7 @@ from tests.evidence import free_rules, nasbench
 from tests.evidence.figures import Mean, mean, paired_gain
 from tests.evidence.finding import RECIPE_BUDGET, RECIPE_CELLS, TEST_SEEDS, TUNING_SEEDS, WAYS, Way, epochs_of, winner
 from tests.evidence.plan import CURRENT
-from tests.evidence.store import Rows
+from tests.evidence.store import Rows, origin_of
 from tests.evidence.tables import NOT_RUN, paragraph, sources, table
 
 GOAL = 88.0
@@ -176,7 +176,6 @@ def recipes(rows: Rows) -> list[str]:
 
 def origins(rows: Rows) -> list[Rows]:
     """Return the command, date and machine of every comparison on the page, of the pace and of the recipes."""
-    known, facts = rows["find"], ("command", "date", "machine")
+    known = rows["find"]
     found = [one for way in known["ways"].values() for group in way.values() for one in group.values()]
-    own = [{fact: one.get(fact, known[fact]) for fact in facts} for one in found]
-    return [*own, *({fact: rows[name][fact] for fact in facts} for name in ("pace", "recipes") if name in rows)]
+    return [*(origin_of(one, known) for one in found), *(rows[name] for name in ("pace", "recipes") if name in rows)]

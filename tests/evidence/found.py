@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ import rapdarts
 from rapdarts.files.run_files import RunFile
 from tests.evidence.figures import mean, paired_gain
 from tests.evidence.plan import BANKS
-from tests.evidence.store import WORK, Rows, begin, keep, load, origin, own_origin, say
+from tests.evidence.store import Rows, begin, keep, load, origin, origin_of, own_origin, say, scratch
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
 from tests.evidence.tasks import TASKS, images_of
 from tests.evidence.workers import each
@@ -40,14 +38,11 @@ def run(jobs: int, tasks: Sequence[str] = tuple(BANKS)) -> None:
 def find_once(task: str, seed: int) -> dict[str, Any]:
     """Find a network within the budget of a bank, with its proof, and return its `facts` with the CPU time."""
     torch.set_num_threads(1)
-    bank, folder = TASKS[task], WORK / f"{task}-find-{seed}-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
+    bank, began = TASKS[task], time.process_time()
     settings = bank.experiment(seed=seed, **bank.recipe, **{"search.budget.macs": bank.macs, "find.proof": True})
-    began = time.process_time()
-    rapdarts.find(settings, run=folder, progress=False)
-    kept = {"cpu_seconds": round(time.process_time() - began, 1), **facts(folder)}
-    shutil.rmtree(folder)
-    return kept
+    with scratch(f"{task}-find") as folder:
+        rapdarts.find(settings, run=folder, progress=False)
+        return {"cpu_seconds": round(time.process_time() - began, 1), **facts(folder)}
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -93,16 +88,16 @@ def section() -> list[str]:
     return [
         *heading,
         *paragraph(
-            """One `rapdarts find` with `proof=true` per seed, with the budget of the bank's band: three searches, their eight best cells
-            halved, the winner trained on all training images and tested once. The random cells of the same band are given the same compute
-            as the searches and the halving (training steps, each weighted by its time, equal within 5 %), are halved, and their winner is
-            trained and tested alike; the reference is ResNet-20 as wide as the budget allows. Accuracies are test accuracies in percent,
-            and differences are paired, in points. *s to choose* is the time that choosing took in wall-clock seconds, found and random."""
+            """`rapdarts find` ran once per seed, with `proof=true` and the budget of the bank's band: three searches, their eight best
+            cells halved, the winner trained on all training images and tested once. The random cells of the same band are given the
+            same compute as the searches and the halving (training steps, each weighted by its time, equal within 5 %), are halved,
+            and their winner is trained and tested alike; the reference is ResNet-20 as wide as the budget allows. Accuracies are
+            test accuracies in percent, and differences are paired, in points. *s to choose* is the time that choosing took in
+            wall-clock seconds, found and random."""
         ),
         *table(head, [row(task, known[task]["seeds"]) for task in known]),
-        *(sources({fact: one.get(fact, found[fact]) for fact in ("command", "date", "machine")}
-            for found in known.values() for one in found["seeds"].values())),
-    ]  # fmt: skip
+        *sources(origin_of(one, found) for found in known.values() for one in found["seeds"].values()),
+    ]
 
 
 def row(task: str, seeds: Rows) -> list[object]:

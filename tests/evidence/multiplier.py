@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import rapdarts
 from rapdarts.cost.penalty import Penalty
 from rapdarts.loops import search as searching
 from tests.evidence.figures import mean
-from tests.evidence.store import WORK, keep, load, origin, own_origin, say
+from tests.evidence.store import keep, load, origin, origin_of, own_origin, say, scratch
 from tests.evidence.tables import paragraph, sources, table
 from tests.evidence.tasks import TASKS
 from tests.evidence.workers import each
@@ -98,26 +97,27 @@ def run_rules(task: str, budget: int, seed: int, rules: Sequence[str]) -> dict[s
 def _one_run(task: str, budget: int, seed: int, rule: str, accuracies: dict[str, float]) -> dict[str, Any]:
     resource, recipe = BUDGETS[task][0], {} if task == "digits" else TASKS[task].recipe
     experiment = task if task == "digits" else TASKS[task].experiment()
-    folder, began = WORK / f"multiplier-{task}-{budget}-{rule}-{seed}", time.process_time()
-    shutil.rmtree(folder, ignore_errors=True)
-    with adjusted_by(rule):
-        rapdarts.search(
-            experiment,
-            {"seed": seed, f"search.budget.{resource}": budget},
-            run=folder / "search",
-            progress=False,
-        )
-    last = json.loads((folder / "search" / "metrics.jsonl").read_text().splitlines()[-1])
-    result: dict[str, Any] = {"multiplier": round(last[f"multiplier_{resource}"], 4)}
-    for spend in SPENDS:
-        genotype = rapdarts.derive(folder / "search", {"spend": spend}, progress=False).genotype
-        if genotype.line not in accuracies:
-            settings = {"seed": seed, **recipe}
-            network = rapdarts.retrain(genotype, experiment, settings, run=folder / f"spend {spend}", progress=False)
-            accuracies[genotype.line] = network.test.accuracy
-        used = genotype.costs[resource] / budget
-        result[str(spend)] = {"used": round(used, 4), "test_accuracy": accuracies[genotype.line]}
-    shutil.rmtree(folder)
+    began = time.process_time()
+    with scratch("multiplier") as folder:
+        with adjusted_by(rule):
+            rapdarts.search(
+                experiment,
+                {"seed": seed, f"search.budget.{resource}": budget},
+                run=folder / "search",
+                progress=False,
+            )
+        last = json.loads((folder / "search" / "metrics.jsonl").read_text().splitlines()[-1])
+        result: dict[str, Any] = {"multiplier": round(last[f"multiplier_{resource}"], 4)}
+        for spend in SPENDS:
+            genotype = rapdarts.derive(folder / "search", {"spend": spend}, progress=False).genotype
+            if genotype.line not in accuracies:
+                settings = {"seed": seed, **recipe}
+                network = rapdarts.retrain(
+                    genotype, experiment, settings, run=folder / f"spend {spend}", progress=False
+                )
+                accuracies[genotype.line] = network.test.accuracy
+            used = genotype.costs[resource] / budget
+            result[str(spend)] = {"used": round(used, 4), "test_accuracy": accuracies[genotype.line]}
     return result | {"cpu_seconds": round(time.process_time() - began, 1)}
 
 
@@ -197,4 +197,4 @@ def _origins(known: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         for rules in budgets.values():
             for seeds in rules.values():
                 for run in seeds.values():
-                    yield {fact: run.get(fact, known[fact]) for fact in ("command", "date", "machine")}
+                    yield origin_of(run, known)

@@ -19,7 +19,7 @@ from rapdarts.data.randomness import permutation
 from rapdarts.networks.derived import DerivedNetwork
 from tests.evidence import nasbench
 from tests.evidence.banks import genotype_of
-from tests.evidence.store import Rows, keep, load, origin, own_origin, say
+from tests.evidence.store import Rows, begin, keep, load, origin, origin_of, own_origin, say
 from tests.evidence.tasks import TASKS, images_of
 from tests.evidence.workers import each
 
@@ -63,10 +63,7 @@ def run_tens(seeds: Sequence[int], conditions: dict[str, Any], jobs: int, again:
     `conditions`, the arguments of `nasbench.derivable` that select the cells, are kept with the results.
     """
     images_of(nasbench.TASK.data)
-    known = load("nasbench201").get("naswot")
-    if known is None:
-        known = {**origin(), "seeds": {}}
-        keep("nasbench201", known, "naswot")
+    known = begin("nasbench201", {**origin(), "seeds": {}}, "naswot")
     missing = [(seed, conditions) for seed in seeds if again or str(seed) not in known["seeds"]]
     for (seed, _), result in each(best_of_ten, missing, jobs):
         keep("nasbench201", {**own_origin(known), **conditions, **result}, "naswot", "seeds", str(seed))
@@ -126,4 +123,4 @@ def origins(rows: Rows, seeds: Sequence[int]) -> list[dict[str, str]]:
     """Return the command, date and machine of the draws with the seeds that have been run."""
     known = rows.get("naswot", {"seeds": {}})
     found = [known["seeds"][str(seed)] for seed in seeds if str(seed) in known["seeds"]]
-    return [{fact: one.get(fact, known[fact]) for fact in ("command", "date", "machine")} for one in found]
+    return [origin_of(one, known) for one in found]

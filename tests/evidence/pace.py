@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +15,7 @@ from tests.evidence import finding, nasbench, naswot
 from tests.evidence.plan import CURRENT
 from tests.evidence.relaxations import RELAXED
 from tests.evidence.satisficing import CHEAPER
-from tests.evidence.store import WORK, begin, load, origin, say
+from tests.evidence.store import begin, load, origin, say, scratch
 from tests.evidence.tasks import images_of
 
 SHORT, LONG = 1, 3
@@ -73,11 +71,9 @@ def searching(keys: Mapping[str, Any]) -> Callable[[int], object]:
     """Return a function that searches for some epochs with the current attempt's settings and `keys`."""
 
     def search(epochs: int) -> None:
-        folder = WORK / f"pace-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
         settings = nasbench.TASK.experiment(**{**CURRENT.keys, **keys, "search.epochs": epochs})
-        rapdarts.search(settings, run=folder, progress=False)
-        shutil.rmtree(folder)
+        with scratch("pace") as folder:
+            rapdarts.search(settings, run=folder, progress=False)
 
     return search
 

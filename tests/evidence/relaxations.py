@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from tests.evidence import nasbench, searches
+from tests.evidence import searches
 from tests.evidence.figures import mean, paired_gain
 from tests.evidence.plan import CURRENT
+from tests.evidence.scorings import scored_by
 from tests.evidence.store import Rows, load
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
-from tests.evidence.variants import order
 
 SEEDS = range(8)
 
@@ -69,22 +67,13 @@ def section() -> list[str]:
 def row(rows: Rows, words: str, name: str) -> list[object]:
     """Return the row of a relaxation."""
     seeds = searches.seeds_of(rows, name, SEEDS)
-    own, plain = ({seed: measured(rows, one, seed) for seed in seeds} for one in (name, CURRENT.name))
+    own, plain = (scored_by(searches.weights_of(rows, one, seeds)) for one in (name, CURRENT.name))
     gains = ["–", "–"]
     if name != CURRENT.name:
-        pairs = [([own[seed][k] for seed in seeds], [plain[seed][k] for seed in seeds]) for k in (0, 1)]
-        gains = [paired_gain(*pair).text(places, sign=True) for pair, places in zip(pairs, (1, 2), strict=True)]
-    scores, orders = (mean([own[seed][k] for seed in seeds]) for k in (0, 1))
+        gains = [paired_gain(*pair).text(places, sign=True) for *pair, places in zip(own, plain, (1, 2), strict=True)]
+    scores, orders = map(mean, own)
     changed = name.removeprefix(CURRENT.name).strip()
     settings = f"`{changed}`" if changed else "–"
     pace = rows.get("pace", {}).get("searches", {})
     time = f"{pace[words] / pace[next(iter(RELAXED))]:.2f}" if words in pace else "–"
     return [words, settings, len(seeds), scores, gains[0], orders.text(2), gains[1], time]
-
-
-def measured(rows: Rows, name: str, seed: int) -> tuple[float, float]:
-    """Return the score of a search, and its order, under the conditions of the current attempt."""
-    (weights,) = searches.weights_of(rows, name, [seed])
-    cells = [CURRENT.cells(budget) for budget in nasbench.BUDGETS]
-    chosen = [nasbench.strongest(weights, one) for one in cells]
-    return nasbench.score(chosen), float(np.mean([order(weights, one) for one in cells]))

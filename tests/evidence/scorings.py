@@ -9,7 +9,7 @@ import numpy as np
 from tests.evidence import contributions, nasbench, searches, variants
 from tests.evidence.figures import mean, paired_gain
 from tests.evidence.plan import CURRENT
-from tests.evidence.store import Rows
+from tests.evidence.store import Rows, origin_of
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
 
 SEEDS = range(32)
@@ -116,7 +116,6 @@ def contributed(rows: Rows) -> list[str]:
                 for own, other, places in zip((one, order), plain, (1, 2), strict=True)
             ]
         lines.append([name, len(seeds), mean(one), gains[0], mean(order).text(places=2), gains[1]])
-    origins = [{fact: one.get(fact, known[fact]) for fact in ("command", "date", "machine")} for one in results]
     return [
         *paragraph(
             f"""The last two rows of the next table score a choice by its contribution to a supernet that was searched by sampling one
@@ -126,7 +125,7 @@ def contributed(rows: Rows) -> list[str]:
             losses on all choices. Losses are centred for each budget. All rows have the same seeds."""
         ),
         *table(["score of a choice", "n", "one search", "gain", "order", "gain in order"], lines),
-        *sources(origins),
+        *sources(origin_of(one, known) for one in results),
     ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +13,7 @@ import rapdarts
 from rapdarts.strategy.alphas import read_alphas
 from rapdarts.strategy.relaxation import mixing_weights
 from rapdarts.strategy.replicas import mean_weights
-from tests.evidence.store import WORK, Rows, begin, keep, origin, own_origin, say
+from tests.evidence.store import Rows, begin, keep, origin, origin_of, own_origin, say, scratch
 from tests.evidence.tasks import TASKS, images_of
 from tests.evidence.workers import each
 
@@ -42,14 +40,12 @@ def run_series(task: str, keys: Mapping[str, Any], seeds: Sequence[int], jobs: i
 def one_search(task: str, keys: dict[str, Any], seed: int) -> dict[str, Any]:
     """Search once; return the log mixing weights (kinds, edges, primitives) and the CPU time."""
     torch.set_num_threads(1)
-    folder = WORK / f"{task}-{seed}-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
     began = time.process_time()
-    rapdarts.search(TASKS[task].experiment(seed=seed, **keys), run=folder, progress=False)
-    spent = time.process_time() - began
-    _, _, (architecture,) = read_alphas(folder / "alphas.json", TASKS[task].space)
+    with scratch(task) as folder:
+        rapdarts.search(TASKS[task].experiment(seed=seed, **keys), run=folder, progress=False)
+        spent = time.process_time() - began
+        _, _, (architecture,) = read_alphas(folder / "alphas.json", TASKS[task].space)
     logs = np.log(mixing_weights(architecture)).round(6)
-    shutil.rmtree(folder)
     return {"cpu_seconds": round(spent, 1), "log_weights": logs.tolist()}
 
 
@@ -72,10 +68,7 @@ def cpu_seconds(rows: Rows, name: str, seeds: Sequence[int]) -> list[float]:
 def origins(rows: Rows, name: str, seeds: Sequence[int]) -> list[dict[str, str]]:
     """Return the command, date and machine of each search of a series."""
     series = rows["searches"][name]
-    return [
-        {fact: series["seeds"][str(seed)].get(fact, series[fact]) for fact in ("command", "date", "machine")}
-        for seed in seeds
-    ]
+    return [origin_of(series["seeds"][str(seed)], series) for seed in seeds]
 
 
 def groups(weights: Sequence[np.ndarray], size: int) -> list[np.ndarray]:

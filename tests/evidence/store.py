@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,9 +95,23 @@ def origin() -> dict[str, str]:
     }
 
 
+def origin_of(row: Mapping[str, Any], series: Mapping[str, Any]) -> dict[str, str]:
+    """Return the command, date and machine of a row, which are those of its series unless it has its own."""
+    return {fact: row.get(fact, series[fact]) for fact in ("command", "date", "machine")}
+
+
 def own_origin(series: Mapping[str, Any]) -> dict[str, str]:
     """Return the facts of a new row's origin that differ from those of its series."""
     return {name: value for name, value in origin().items() if series.get(name) != value}
+
+
+@contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """Give the `with` block a path for the folder of a run, which is removed afterwards; each process has its own."""
+    folder = WORK / f"{name}-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def say(line: str) -> None:

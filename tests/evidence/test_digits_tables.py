@@ -51,7 +51,7 @@ def test_shares_above_1_are_noticed() -> None:
 def test_a_search_returns_the_costs_of_its_genotype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = {"search.layers": [3], "search.candidates": [0], "search.skip_dropout": [0.0], "search.epochs": 2,
              "search.warmup_epochs": 1, "search.subset": 0.2, "search.batch": 32}  # fmt: skip
-    monkeypatch.setattr(digits_tables, "WORK", tmp_path)
+    monkeypatch.setattr(store, "WORK", tmp_path)
     monkeypatch.setitem(digits_tables.RUNS, "short", (short, range(1)))
     found = digits_tables.search("short", 0)
     assert set(found["costs"]) == set(digits_tables.PRICED)
