@@ -173,6 +173,17 @@ def halved(cells: Sequence[int], rounds: Sequence[Round], seed: int, data: DataS
     return found
 
 
+def results_of(rows: Rows, way: Way, seeds: range) -> dict[int, Rows]:
+    """Return the results of a way, by budget, for each group whose first seed is among `seeds`."""
+    known = rows.get("find", {"ways": {}})["ways"].get(way.name, {})
+    return {int(seed): one for seed, one in known.items() if int(seed) in seeds}
+
+
+def seconds_of(rounds: Sequence[Rows], pace: Rows, budget: int) -> float:
+    """Return the time of the training steps of a halving, in CPU seconds."""
+    return float(pace["epoch"][str(budget)] * epochs_of(rounds))
+
+
 def winner(rounds: Sequence[Rows]) -> int:
     """Return the cell that won a halving."""
     return int(next(iter(rounds[-1]["accuracies"])))

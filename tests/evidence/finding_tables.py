@@ -11,7 +11,17 @@ from rapdarts.data.nasbench201 import DATA_SETS
 from rapdarts.errors import plural
 from tests.evidence import free_rules, nasbench
 from tests.evidence.figures import Mean, mean, paired_gain
-from tests.evidence.finding import RECIPE_BUDGET, RECIPE_CELLS, TEST_SEEDS, TUNING_SEEDS, WAYS, Way, epochs_of, winner
+from tests.evidence.finding import (
+    RECIPE_BUDGET,
+    RECIPE_CELLS,
+    TEST_SEEDS,
+    TUNING_SEEDS,
+    WAYS,
+    Way,
+    results_of,
+    seconds_of,
+    winner,
+)
 from tests.evidence.plan import CURRENT
 from tests.evidence.store import Rows, origin_of
 from tests.evidence.tables import NOT_RUN, paragraph, sources, table
@@ -31,9 +41,8 @@ class Groups:
     @classmethod
     def of(cls, rows: Rows, way: Way, seeds: range) -> Groups:
         """Return the groups of a way whose seeds are among `seeds` and that are finished."""
-        known = rows.get("find", {"ways": {}})["ways"].get(way.name, {})
         names = {str(budget) for budget in nasbench.BUDGETS}
-        results = [one for seed, one in known.items() if int(seed) in seeds and names <= one.keys()]
+        results = [one for one in results_of(rows, way, seeds).values() if names <= one.keys()]
         return cls(way, results, rows.get("pace", {}))
 
     def cells(self, source: str) -> list[list[int]]:
@@ -55,7 +64,7 @@ class Groups:
         """Return the time of the training steps of a source for one budget, in CPU seconds, averaged over groups and budgets."""
         searched = 0.0 if source == "random" else self.way.replicas * self.pace["search"]
         trained = [
-            self.pace["epoch"][str(b)] * epochs_of(one[str(b)][source])
+            seconds_of(one[str(b)][source], self.pace, b)
             for one in self.results
             for b in nasbench.BUDGETS
             if source != "first"

@@ -15,7 +15,7 @@ from rapdarts.training.intervals import wilson
 from tests.evidence import nasbench, searches
 from tests.evidence.banks import genotype_of
 from tests.evidence.figures import spearman
-from tests.evidence.finding import RECIPE, TEST_SEEDS, WHOLE, epochs_of, winner
+from tests.evidence.finding import RECIPE, TEST_SEEDS, WAYS, results_of, seconds_of, winner
 from tests.evidence.plan import CURRENT
 from tests.evidence.store import Rows
 
@@ -159,17 +159,15 @@ def agreement(first: np.ndarray, second: np.ndarray) -> float:
 
 def compared(rows: Rows, budget: int) -> list[tuple[int, Rows]]:
     """Return the results of `rapdarts find`'s way on the test seeds for a budget, each with the first seed of its group."""
-    known = rows.get("find", {"ways": {}})["ways"].get(WHOLE, {})
-    return [
-        (int(seed), one[str(budget)]) for seed, one in known.items() if int(seed) in TEST_SEEDS and str(budget) in one
-    ]
+    found = results_of(rows, WAYS[0], TEST_SEEDS)
+    return [(seed, one[str(budget)]) for seed, one in found.items() if str(budget) in one]
 
 
 def halved(rows: Rows, source: str, budget: int) -> Proposals:
     """Return the winners of `rapdarts find`'s way ("way"), or of "random" cells with the same compute."""
     found = [one[source] for _, one in compared(rows, budget)]
-    searched = 3 * rows["pace"]["search"] if source == "way" else 0.0
-    seconds = [searched + rows["pace"]["epoch"][str(budget)] * epochs_of(one) for one in found]
+    searched = WAYS[0].replicas * rows["pace"]["search"] if source == "way" else 0.0
+    seconds = [searched + seconds_of(one, rows["pace"], budget) for one in found]
     return Proposals([winner(one) for one in found], average(seconds))
 
 
