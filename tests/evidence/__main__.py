@@ -19,6 +19,7 @@ from tests.evidence import (  # fmt: skip
     plan,
     relaxations,
     satisficing,
+    satisficing_bank,
     searches,
 )
 from tests.evidence.tasks import TASKS
@@ -76,9 +77,10 @@ def parser() -> argparse.ArgumentParser:
         "find",
         help="compare `rapdarts find` with random cells that get the same compute (hours), on one task or on all",
     )
-    comparison.add_argument("tasks", nargs="*", default=list(TASKS), help="tasks (default: all)")
+    comparison.add_argument("tasks", nargs="*", default=[finding.TASK, *plan.BANKS], help="tasks (default: all)")
     relaxed = verbs.add_parser("relaxations", help="search with every relaxation")
     cheaper = verbs.add_parser("cheaper", help="search with settings that make a search cheaper")
+    satisfice = verbs.add_parser("satisfice", help="run what the section on satisficing needs of a bank (hours)")
     contributed = verbs.add_parser("contributions", help="measure losses of one-hot cells in searched supernets")
     measure = verbs.add_parser("pace", help="measure the times of all methods in turn, once, on an idle machine")
     recipes = verbs.add_parser("recipes", help="try the recipes of the short trainings of `find`")
@@ -87,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
         help="what has no result yet of the current attempt, the banks, the relaxations, the comparisons of `find` and the"
         " multipliers, which takes many hours",
     )
-    for verb in (comparison, relaxed, cheaper, contributed, measure, recipes, full):
+    for verb in (comparison, relaxed, cheaper, satisfice, contributed, measure, recipes, full):
         verb.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
     verbs.add_parser("render", help="write docs/evidence.md and its figure from the results so far")
     return whole
@@ -118,6 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         relaxations.run(given.jobs)
     elif given.verb == "cheaper":
         satisficing.run(given.jobs)
+    elif given.verb == "satisfice":
+        satisficing_bank.run(given.jobs)
     elif given.verb == "contributions":
         contributions.run(given.jobs)
     elif given.verb == "pace":
@@ -136,7 +140,7 @@ def find(jobs: int, tasks: Sequence[str]) -> None:
     """Run the missing comparisons of `rapdarts find` with random cells on some tasks."""
     if unknown := [task for task in tasks if task not in TASKS]:
         raise SystemExit(f"there is no task {unknown[0]}; the tasks are {', '.join(TASKS)}")
-    if "nasbench201" in tasks:
+    if finding.TASK in tasks:
         pace.run()
         finding.run_all(jobs)
     found.run(jobs, [task for task in BANKS if task in tasks])
@@ -144,14 +148,16 @@ def find(jobs: int, tasks: Sequence[str]) -> None:
 
 def run_all(jobs: int) -> None:
     """Run what has no result yet, except earlier attempts, tuning searches and the tables of the digits."""
-    for task in BANKS:
+    for task in plan.BANKS:
         banks.train(task, banks.begin(task)["cells"], plan.RECIPE_SEEDS, jobs)
     plan.run(jobs)
     contributions.run(jobs)
     finding.try_recipes(jobs)
     relaxations.run(jobs)
     satisficing.run(jobs)
-    find(jobs, list(TASKS))
+    pace.run()
+    find(jobs, [finding.TASK, *plan.BANKS])
+    satisficing_bank.run(jobs)
     multiplier.run(jobs, list(multiplier.BUDGETS), list(range(8)))
 
 

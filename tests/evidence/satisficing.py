@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -48,23 +49,38 @@ FULL_EPOCHS, FULL_IMAGES, FULL_PIXELS = 200, 50_000, 32**2
 
 @dataclass(frozen=True)
 class Proposals:
-    """Cells that a method proposed for a budget, and the CPU time of a proposal in seconds, without any final training.
+    """Accuracies of the cells that a method proposed for a budget in percent, and the CPU time of a proposal in seconds.
 
-    They are `exact` if they are all cells from which the method draws at random; the others are a sample.
+    The time is without any final training. The proposals are `exact` if they are all cells from which the method draws at random;
+    the others are a sample. A method that chooses the best of `best_of` random cells by their `scores` proposes each cell of the sample
+    with a probability of its own.
     """
 
-    cells: Sequence[int]
+    accuracies: Sequence[float]
     seconds: float
     exact: bool = False
+    best_of: int = 1
+    scores: Sequence[float] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of independent proposals in the sample: that of disjoint sets of `best_of` cells."""
+        return len(self.accuracies) // self.best_of
 
     def chance(self, accuracy: float) -> float:
         """Return the probability that a proposal reaches an accuracy in percent."""
-        return float((nasbench.truth()[list(self.cells)] >= accuracy).mean())
+        reached = np.array(self.accuracies) >= accuracy
+        if self.best_of == 1:
+            return float(reached.mean())
+        # A cell is the best of its set if all others in the set come before it in the order of the scores.
+        places = np.argsort(np.argsort(self.scores, kind="stable"))
+        shares = [comb(int(place), self.best_of - 1) for place in places]
+        return float(np.dot(shares, reached) / comb(len(reached), self.best_of))
 
     def limits(self, accuracy: float) -> tuple[float, float]:
         """Return the 95 % interval of `chance` (Wilson 1927); for exact proposals, both limits are the probability."""
         chance = self.chance(accuracy)
-        return (chance, chance) if self.exact else wilson(chance, len(self.cells))
+        return (chance, chance) if self.exact else wilson(chance, self.n)
 
     def time(self, accuracy: float, training: float) -> float:
         """Return the expected CPU time, in seconds, until a cell that reaches an accuracy has been proposed and trained.
@@ -74,6 +90,11 @@ class Proposals:
         """
         chance = self.chance(accuracy)
         return (self.seconds + training) / chance if chance else np.inf
+
+
+def proposed(cells: Sequence[int], seconds: float, exact: bool = False) -> Proposals:
+    """Return proposals of cells of NAS-Bench-201, with their known accuracies."""
+    return Proposals(nasbench.truth()[list(cells)].tolist(), seconds, exact)
 
 
 @cache
@@ -107,7 +128,7 @@ def methods(rows: Rows, budget: int) -> dict[str, Proposals]:
     single, groups = EVERY_SEED, [range(seed, seed + 3) for seed in EVERY_SEED[::3]]
     search = rows["pace"]["search"]
     found = {
-        "a random cell": Proposals(np.flatnonzero(CURRENT.cells(budget)).tolist(), 0.0, exact=True),
+        "a random cell": proposed(np.flatnonzero(CURRENT.cells(budget)).tolist(), 0.0, exact=True),
         **{f"the best of {number} random cells after one epoch": best_of(rows, number, budget) for number in SETS},
         "random cells, halved": halved(rows, "random", budget),
         "the best of ten random cells by NASWOT": by_naswot(rows, budget),
@@ -116,7 +137,7 @@ def methods(rows: Rows, budget: int) -> dict[str, Proposals]:
         f"two searches, and a third if their rank correlation is below {AGREED}": stopped_early(rows, groups, budget),
         "`rapdarts find`: eight cells of three searches, halved": halved(rows, "way", budget),
     }
-    return {name: one for name, one in found.items() if one.cells}
+    return {name: one for name, one in found.items() if one.accuracies}
 
 
 def cheaper(rows: Rows, budget: int) -> dict[str, Proposals]:
@@ -128,7 +149,7 @@ def cheaper(rows: Rows, budget: int) -> dict[str, Proposals]:
             sets = [TUNING_SEEDS[start : start + size] for start in TUNING_SEEDS[::size]]
             name = searches.variant_name({**CURRENT.keys, **keys})
             found[f"{kind}, {words}"] = averaged(rows, name, sets, budget, search)
-    return {name: one for name, one in found.items() if one.cells}
+    return {name: one for name, one in found.items() if one.accuracies}
 
 
 def averaged(rows: Rows, name: str, groups: Sequence[Sequence[int]], budget: int, search: float) -> Proposals:
@@ -139,7 +160,7 @@ def averaged(rows: Rows, name: str, groups: Sequence[Sequence[int]], budget: int
     known = [group for group in groups if len(searches.seeds_of(rows, name, group)) == len(group)]
     means = [mean_weights(searches.weights_of(rows, name, group)) for group in known]
     cells = [nasbench.strongest(one, CURRENT.cells(budget)) for one in means]
-    return Proposals(cells, average([search * len(group) for group in known]))
+    return proposed(cells, average([search * len(group) for group in known]))
 
 
 def stopped_early(rows: Rows, groups: Sequence[Sequence[int]], budget: int) -> Proposals:
@@ -168,7 +189,7 @@ def halved(rows: Rows, source: str, budget: int) -> Proposals:
     found = [one[source] for _, one in compared(rows, budget)]
     searched = WAYS[0].replicas * rows["pace"]["search"] if source == "way" else 0.0
     seconds = [searched + seconds_of(one, rows["pace"], budget) for one in found]
-    return Proposals([winner(one) for one in found], average(seconds))
+    return proposed([winner(one) for one in found], average(seconds))
 
 
 def best_of(rows: Rows, number: int, budget: int) -> Proposals:
@@ -183,14 +204,14 @@ def best_of(rows: Rows, number: int, budget: int) -> Proposals:
         order = np.random.default_rng([seed, budget]).permutation(len(drawn))[:number]
         cells.append(int(max((drawn[place] for place in order), key=lambda pair: pair[1])[0]))
         seconds.append(len(order) * first["epochs"] * rows["pace"]["epoch"][str(budget)])
-    return Proposals(cells, average(seconds))
+    return proposed(cells, average(seconds))
 
 
 def by_naswot(rows: Rows, budget: int) -> Proposals:
     """Return the cells that NASWOT chose for the current attempt."""
     seeds = rows.get("naswot", {"seeds": {}})["seeds"]
     found = [seeds[str(seed)]["cells"][str(budget)] for seed in CURRENT.seeds if str(seed) in seeds]
-    return Proposals([nasbench.number(genotype_of(one)) for one in found], rows["pace"]["naswot"])
+    return proposed([nasbench.number(genotype_of(one)) for one in found], rows["pace"]["naswot"])
 
 
 def average(seconds: Sequence[float]) -> float:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rapdarts.reports.plots import COLOURS, new_figure
-from tests.evidence import satisficing
 from tests.evidence.figure import INK, plain_axes
-from tests.evidence.satisficing import BUDGETS, QUANTILES, Proposals
-from tests.evidence.store import Rows
+from tests.evidence.satisficing import Proposals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,26 +30,38 @@ TRAININGS = np.geomspace(0.1, 1000, 60)
 """CPU time of a final training in minutes."""
 
 
-def picture(rows: Rows) -> Figure:
-    """Return the figure, with a panel for each budget and accuracy; empty panels if the pace has not been measured."""
+@dataclass(frozen=True)
+class Line:
+    """A line of panels: a budget in words, the accuracies to reach in percent, and the proposals of the methods."""
+
+    budget: str
+    accuracies: Sequence[float]
+    methods: Mapping[str, Proposals]
+
+
+def picture(lines: Sequence[Line]) -> Figure:
+    """Return the figure, with a panel for each budget and accuracy."""
     figure = new_figure(9.0, 7.5)
-    panels = figure.subplots(len(BUDGETS), len(QUANTILES), sharex=True, sharey=True, squeeze=False)
-    for line, budget in zip(panels, BUDGETS, strict=True):
-        methods = satisficing.methods(rows, budget) if "pace" in rows else {}
-        for panel, accuracy in zip(line, satisficing.accuracies(budget), strict=True):
-            draw(panel, methods, accuracy)
-            panel.set_title(f"{budget} units, at least {accuracy:g} %", fontsize=9, color=INK)
+    panels = figure.subplots(len(lines), len(lines[0].accuracies), sharex=True, sharey=True, squeeze=False)
+    for row, line in zip(panels, lines, strict=True):
+        for panel, accuracy in zip(row, line.accuracies, strict=True):
+            draw(panel, line.methods, accuracy)
+            panel.set_title(f"{line.budget}, at least {accuracy:g} %", fontsize=9, color=INK)
     for panel in panels[-1]:
         panel.set_xlabel("final training, CPU minutes", color=INK)
     for panel in panels[:, 0]:
         panel.set_ylabel("expected CPU minutes", color=INK)
-    names, labels = panels[0, 0].get_legend_handles_labels()
-    if names:
-        figure.legend(names, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9, labelcolor=INK)
+    labels = {
+        text: line for panel in panels.flat for line, text in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    if labels:
+        names = [label for label in DRAWN.values() if label in labels]
+        handles = [labels[name] for name in names]
+        figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize=9, labelcolor=INK)
     return figure
 
 
-def draw(panel: Axes, methods: dict[str, Proposals], accuracy: float) -> None:
+def draw(panel: Axes, methods: Mapping[str, Proposals], accuracy: float) -> None:
     """Draw the expected time of the methods for one accuracy."""
     for place, (name, label) in enumerate(DRAWN.items()):
         if name in methods and methods[name].chance(accuracy):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,8 @@ TASKS = {
     "cifar16": Task("cifar10", (3, 16, 16), {**BANK, "data.crop": 2, "data.fraction": 0.1}, 1.3e6, RECIPE),
     "fashion14": Task("fashion_mnist", (1, 14, 14), {**BANK, "data.crop": 1, "data.fraction": 0.05}, 1.0e6, RECIPE),
 }
+# The same images and searches with other budgets, for the section on satisficing.
+TASKS |= {f"fashion14-{macs // 1000}k": replace(TASKS["fashion14"], macs=macs) for macs in (700_000, 1_400_000)}
 
 
 def images_of(name: str) -> Path:

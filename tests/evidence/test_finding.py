@@ -29,6 +29,7 @@ from tests.evidence import (  # fmt: skip
 from tests.evidence.figure import as_svg
 from tests.evidence.finding import Way
 from tests.evidence.plan import CURRENT
+from tests.evidence.satisficing_tables import Training
 
 FACTS = {"command": "python -m tests.evidence find", "date": "2026-12-01", "machine": "AMD EPYC"}
 
@@ -217,18 +218,19 @@ def test_the_expected_time_is_that_of_a_proposal_and_its_training_by_the_chance(
     cells = np.flatnonzero(CURRENT.cells(20)).tolist()
     good = [cell for cell in cells if nasbench.truth()[cell] >= 93.5]
     bad = [cell for cell in cells if nasbench.truth()[cell] < 93.5]
-    method = satisficing.Proposals([*good[:2], *bad[:6]], 120.0)
+    method = satisficing.proposed([*good[:2], *bad[:6]], 120.0)
     low, high = wilson(0.25, 8)
     assert method.chance(93.5) == 0.25 and method.limits(93.5) == (low, high)
     assert method.time(93.5, 60.0) == pytest.approx((120 + 60) / 0.25)
     words = f"25 [{100 * low:.0f}–{100 * high:.0f}]: 12.0 min, 4 h"
-    assert satisficing_tables.cell(method, 93.5, 60.0, 3600 - 120) == words
-    never = satisficing.Proposals(bad[:6], 120.0)
-    assert never.time(93.5, 1.0) == np.inf and satisficing_tables.cell(never, 93.5, 1, 1).endswith("]: never")
-    exact = satisficing.Proposals(cells, 0.0, exact=True)
+    assert satisficing_tables.cell(method, 93.5, [Training(60.0), Training(3600 - 120, "h", 0)]) == words
+    never = satisficing.proposed(bad[:6], 120.0)
+    assert never.time(93.5, 1.0) == np.inf and satisficing_tables.cell(never, 93.5, [Training(1)]).endswith("]: never")
+    exact = satisficing.proposed(cells, 0.0, exact=True)
     share = len(good) / len(cells)
     assert (
-        satisficing_tables.cell(exact, 93.5, 60, 3600) == f"{100 * share:.0f}: {1 / share:.1f} min, {1 / share:.0f} h"
+        satisficing_tables.cell(exact, 93.5, [Training(60), Training(3600, "h", 0)])
+        == f"{100 * share:.0f}: {1 / share:.1f} min, {1 / share:.0f} h"
     )
 
 
@@ -243,13 +245,14 @@ def test_accuracies_are_quantiles_and_full_trainings_are_extrapolated(rows: stor
 def test_the_methods_propose_what_was_measured(rows: store.Rows) -> None:
     methods, find = satisficing.methods(rows, 20), "`rapdarts find`: eight cells of three searches, halved"
     assert {*methods} >= {"a random cell", "random cells, halved", find}
-    assert len(methods[find].cells) == 2 and methods[find].seconds == 3 * 20 + 2 * (4 + 2 * 2)
+    assert methods[find].n == 2 and methods[find].seconds == 3 * 20 + 2 * (4 + 2 * 2)
     four = methods["the best of 4 random cells after one epoch"]  # one group drew two cells, the other four
     assert four.seconds == 2 * np.mean([2, 4])
-    assert four.cells == [finding.winner(one["20"]["random"]) for one in rows["find"]["ways"][finding.WHOLE].values()]
+    winners = [finding.winner(one["20"]["random"]) for one in rows["find"]["ways"][finding.WHOLE].values()]
+    assert four.accuracies == nasbench.truth()[winners].tolist()
     cheaper = satisficing.cheaper(rows, 20)
-    assert len(cheaper["one search, half the epochs"].cells) == 12 and cheaper["one search, as above"].seconds == 20
-    assert len(cheaper["three searches averaged, half the epochs"].cells) == 4
+    assert cheaper["one search, half the epochs"].n == 12 and cheaper["one search, as above"].seconds == 20
+    assert cheaper["three searches averaged, half the epochs"].n == 4
     assert cheaper["three searches averaged, half the epochs"].seconds == 30
     assert "one search, half the channels" not in cheaper
 
@@ -261,14 +264,15 @@ def test_a_third_search_runs_only_if_the_first_two_disagree(rows: store.Rows) ->
     first, second = (searches.weights_of(rows, CURRENT.name, group) for group in ([0, 1], [3, 4, 5]))
     assert satisficing.agreement(*first) == pytest.approx(1)
     assert satisficing.agreement(*second[:2]) < satisficing.AGREED
-    assert found.seconds == pytest.approx((40 + 60) / 2) and len(found.cells) == 2
+    assert found.seconds == pytest.approx((40 + 60) / 2) and found.n == 2
 
 
 def test_the_sections_and_the_figure(rows: store.Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "\n".join(satisficing_tables.section(rows))
     assert text.count("| `rapdarts find`: eight cells of three searches, halved | 2 |") == len(satisficing.BUDGETS)
     assert text.count("| one search, half the epochs | 12 |") == len(satisficing.BUDGETS) and FACTS["command"] in text
-    assert as_svg(satisficing_figure.picture(rows)).startswith(b"<?xml")
+    (lines,) = satisficing_tables.figures(rows).values()
+    assert as_svg(satisficing_figure.picture(lines)).startswith(b"<?xml")
 
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     gumbel = {**CURRENT.keys, "search.relaxation": "gumbel"}
