@@ -1,4 +1,4 @@
-"""Fixture: a few random images in place of CIFAR-10, for searches that take a second."""
+"""Fixtures: a few random images in place of CIFAR-10, for searches that take a second, and made-up results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.evidence import store, tasks
+from tests.evidence import made_up, store, tasks
 
 
 @pytest.fixture
@@ -23,3 +23,9 @@ def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (store, tasks):
         monkeypatch.setattr(module, "WORK", tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def rows() -> store.Rows:
+    """Return made-up results on NAS-Bench-201: those of `made_up.compared`."""
+    return made_up.compared()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
-from tests.evidence import store
+import numpy as np
+
+from tests.evidence import finding, nasbench, relaxations, satisficing, searches, store
+from tests.evidence.plan import CURRENT
 
 MULTIPLIED = {
     "digits": {
@@ -37,3 +41,47 @@ def bank_of(*cells: list[float]) -> store.Rows:
         for n, cell in enumerate(cells)
     }
     return {"cells": list(trained), "trained": trained}
+
+
+FACTS = {"command": "python -m tests.evidence find", "date": "2026-12-01", "machine": "AMD EPYC"}
+
+
+def weights(seed: int) -> np.ndarray:
+    """Return random mixing weights (1, 6, 5)."""
+    return np.random.default_rng(seed).dirichlet(np.ones(5), (1, 6))
+
+
+def series(keys: dict[str, object], seeds: range) -> store.Rows:
+    logs = {str(seed): {"cpu_seconds": 20.0, "log_weights": np.log(weights(seed)).tolist()} for seed in seeds}
+    return {searches.variant_name(keys): {**FACTS, "keys": keys, "seeds": logs}}
+
+
+def rounds_of(cells: list[int]) -> list[store.Rows]:
+    """Return a halving of cells that kept the better half of the first round, in the order of the list."""
+    accuracies = {str(cell): 0.5 - place / 100 for place, cell in enumerate(cells)}
+    half = dict(itertools.islice(accuracies.items(), len(cells) // 2))
+    return [{"epochs": 1, "accuracies": accuracies}, {"epochs": 2, "accuracies": half}]
+
+
+def compared() -> store.Rows:
+    """Return made-up results of two groups of searches, at the four budgets of the score."""
+    groups: store.Rows = {}
+    for group, seed in enumerate(finding.TEST_SEEDS[:6:3]):
+        groups[str(seed)] = {}
+        for budget in nasbench.BUDGETS:
+            best = np.flatnonzero(CURRENT.cells(budget))[np.argsort(-nasbench.truth()[CURRENT.cells(budget)])]
+            own, others = best[group : group + 4].tolist(), best[10 : 14 if group else 12].tolist()
+            groups[str(seed)][str(budget)] = {"first": own[1], "way": rounds_of(own), "random": rounds_of(others)}
+    names = {name: 20.0 for table in (relaxations.RELAXED, satisficing.CHEAPER) for name in table}
+    pace = {
+        "search": 20.0,
+        "searches": {**names, "half the epochs": 10.0},
+        "epoch": {"11": 1, "20": 2, "28": 3, "37": 4},
+    }
+    return {
+        "searches": series(dict(CURRENT.keys), range(12)) | series({**CURRENT.keys, "search.epochs": 4}, range(12)),
+        "trained": {},
+        "cells": [],
+        "pace": {**FACTS, **pace, "naswot": 2.5},
+        "find": {**FACTS, "ways": {finding.WHOLE: groups}},
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.evidence import satisficing, satisficing_bank
+from tests.evidence import satisficing, satisficing_answers, satisficing_bank
 from tests.evidence.finding import RECIPE
 from tests.evidence.satisficing import BUDGETS, FULL_EPOCHS, FULL_IMAGES, Proposals
 from tests.evidence.satisficing_figure import Line
@@ -45,6 +45,7 @@ def section(rows: Rows) -> list[str]:
             probability. *n* is the number of proposals; *exact* means that all cells from which a method draws were counted. The times
             of all methods on a task were measured in turn, in one session."""
         ),
+        *(satisficing_answers.answers(rows) if satisficing_bank.finished() else []),
         *on_nasbench(rows),
         *on_bank(),
     ]

@@ -10,11 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.evidence import banks, pace, satisficing_bank, satisficing_tables, searches, store, tasks
+from tests.evidence import (  # fmt: skip
+    banks,
+    nasbench,
+    pace,
+    satisficing,
+    satisficing_answers,
+    satisficing_bank,
+    satisficing_tables,
+    searches,
+    store,
+    tasks,
+)
+from tests.evidence.plan import CURRENT
 from tests.evidence.satisficing import Proposals
+from tests.evidence.satisficing_answers import Pairs
 from tests.evidence.satisficing_bank import BANK, BUDGETS, CELLS
 
 FACTS = {"command": "python -m tests.evidence satisfice", "date": "2026-12-01", "machine": "AMD EPYC"}
+TRAININGS = (satisficing.short_training, satisficing.full_training)
 FIND = "`rapdarts find`: eight cells of three searches, halved"
 
 
@@ -101,6 +115,38 @@ def test_the_tables_and_the_figure(folder: Path) -> None:
         lines for name, lines in satisficing_tables.figures(store.load("nasbench201")).items() if "bank" in name
     ]
     assert [line.budget for line in budgets] == ["0.7M MACs", "1M MACs", "1.4M MACs"]
+
+
+def test_times_are_compared_over_all_pairs() -> None:
+    never, half, sure = (Proposals([90.0] * n + [70.0] * (8 - n), 60.0) for n in (0, 4, 8))
+    pairs = Pairs([
+        ({"a": sure, "b": half}, 80.0, 0.0),
+        ({"a": half, "b": half, "c": sure}, 80.0, 60.0),
+        ({"a": never, "b": sure}, 80.0, 60.0),
+    ])  # fmt: skip
+    assert pairs.times("a").tolist() == [60.0, 240.0, np.inf] and pairs.times("c").tolist() == [np.inf, 120.0, np.inf]
+    times, names = pairs.cheapest()
+    assert times.tolist() == [60.0, 120.0, 120.0] and names == ["a", "c", "b"]
+    assert pairs.ratio("a", "b") == "0.71 times (2 pairs)"  # the geometric mean of 1/2 and 1
+    assert pairs.ratio("b", "b") == "1.00 times" and "unknown" in Pairs(pairs.pairs[2:]).ratio("a", "b")
+    assert pairs.apart("a", "b") == 1  # 0 of 8 against 8 of 8; the intervals of 8 and 4 of 8 overlap
+    assert satisficing_answers.winners(pairs) == "a (1 of 3), c (1 of 3) and b (1 of 3)"
+
+
+def test_both_questions_are_answered_in_ten_sentences(folder: Path, rows: store.Rows) -> None:
+    cell = nasbench.genotype(int(np.flatnonzero(CURRENT.cells(11))[0])).to_nasbench201()
+    ten = {str(seed): {"cpu_seconds": 9.0, "cells": {str(b): cell for b in nasbench.BUDGETS}} for seed in CURRENT.seeds}
+    known = rows["searches"][CURRENT.name]["seeds"]
+    known |= {str(seed): known["0"] for seed in CURRENT.seeds}
+    rows |= {"naswot": {**FACTS, "seeds": ten}}
+    text = " ".join(satisficing_answers.answers(rows))
+    both = [satisficing_answers.on_nasbench(rows, one, satisficing.methods) for one in TRAININGS]
+    pairs = *both, satisficing_answers.on_bank()
+    sentences = [*satisficing_answers.costs(*pairs), *satisficing_answers.heuristics(rows, *pairs)]
+    assert len(sentences) == 10
+    for sentence in sentences:
+        assert " ".join(sentence.split()) in " ".join(text.split())
+        assert "nan" not in sentence and " inf" not in sentence and sentence.endswith(".")
 
 
 def test_a_page_without_these_results_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
