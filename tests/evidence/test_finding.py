@@ -128,6 +128,7 @@ def test_the_pace_is_measured_once_and_recipes_are_tried_once(
     monkeypatch.setattr(finding, "RECIPES", ((10, 0.05),))
     monkeypatch.setattr(finding, "RECIPE_CELLS", 3)
     monkeypatch.setattr(naswot, "DRAWN", 2)
+    store.keep("fashion14", {"search": 40.0}, "pace")
     pace.run()
     finding.try_recipes(1)
     rows = store.load("nasbench201")
