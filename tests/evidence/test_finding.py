@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,6 +120,22 @@ def test_a_comparison_trains_its_cells_on_the_same_images_and_is_not_repeated(
         finding.run([3], [way], 1, [11])
 
 
+def test_the_time_of_an_epoch_leaves_out_what_a_run_does_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = [0.0], []
+    monkeypatch.setattr(pace.time, "process_time", lambda: clock[0])
+
+    def work(name: str, once: float, epoch: float) -> Callable[[int], object]:
+        def run(epochs: int) -> None:
+            order.append((name, epochs))
+            clock[0] += once + epochs * epoch
+
+        return run
+
+    found = pace.seconds_per_epoch({"slow": work("slow", 30.0, 2.0), "fast": work("fast", 1.0, 0.5)})
+    assert found == {"slow": 2.0, "fast": 0.5}
+    assert order == [(name, epochs) for epochs in (pace.SHORT, pace.LONG) for name in ("slow", "fast")]
+
+
 def test_the_pace_is_measured_once_and_recipes_are_tried_once(
     small: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,8 +152,7 @@ def test_the_pace_is_measured_once_and_recipes_are_tried_once(
     found = rows["pace"]
     assert {*found["searches"]} == {"softmax", "drawn", "half"} and {*found["epoch"]} == {"11"}
     assert found["search"] == found["searches"]["softmax"]
-    assert found["searches"]["half"] < found["search"]  # four epochs against eight
-    assert found["naswot"] > 0 and found["epoch"]["11"] > 0
+    assert found["naswot"] > 0
     (tried,) = rows["recipes"]["tried"].values()
     assert -1 <= tried["correlation"] <= 1 and 0 <= tried["accuracy"] <= 1
     pace.run()
