@@ -1,0 +1,53 @@
+"""`python -m tests.faults`: inject faults in series, and print a table of what was promised, tried and not held.
+
+The table goes to stdout, progress to stderr; the exit code is 1 if a promise did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tests.faults import costs, kills, owners, saves
+from tests.faults.series import Outcome, say, table
+
+SERIES: dict[str, Callable[[Path, float], Iterator[Outcome]]] = {
+    "saves": saves.series,
+    "costs": costs.series,
+    "owners": owners.series,
+    "kills": kills.series,
+}
+"""All series by name, the short ones first. Each takes an empty folder and a scale."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run series of faults."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument(
+        "series", nargs="*", default=list(SERIES), help=f"series to run: {', '.join(SERIES)} (default: all)"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of trials (default: 1)")
+    given = parser.parse_args(arguments)
+    if unknown := [name for name in given.series if name not in SERIES]:
+        parser.error(f"there is no series {unknown[0]}; choose from {', '.join(SERIES)}")
+    outcomes: list[Outcome] = []
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    try:
+        for name in given.series:
+            for outcome in SERIES[name](folder / name, given.scale):
+                outcomes.append(outcome)
+                say(f"{outcome.promise}, {outcome.kind}: {outcome.trials} trials, {len(outcome.failures)} failed")
+                for failure in outcome.failures:
+                    say(f"  {failure}")
+    finally:
+        print("\n".join(table(outcomes)))
+        shutil.rmtree(folder, ignore_errors=True)
+    return int(any(outcome.failures for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
