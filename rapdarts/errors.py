@@ -152,3 +152,14 @@ def installation(extra: str) -> str:
 def shorten(text: str) -> str:
     """Return a string as messages quote it, cut to 80 characters."""
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def printable(text: str, lines: bool = False) -> str:
+    """Return a text with all characters escaped that control a terminal or hide text, such as escape codes and bidi overrides.
+
+    Names of files and classes and messages of other programs may contain them. `lines` keeps line breaks and tabs.
+    """
+    if text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return "".join(one if one.isprintable() or one in kept else one.encode("unicode_escape").decode() for one in text)

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         process = os.environ.get("RANK", "")
         if _reports(error):
             message = f"rapdarts{'' if process in ('', '0') else f', process {process}'}: {_sentence(error, arguments)}"
-            say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
+            say(message)
         if of_process and process:
             _leave(exit_code(error))
         return exit_code(error)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from rapdarts.cli.arguments import Call
-from rapdarts.errors import StorageError
+from rapdarts.errors import StorageError, printable
 
 
 def answer(call: Call, value: Any, words: str) -> None:
@@ -20,7 +20,7 @@ def answer(call: Call, value: Any, words: str) -> None:
 def out(text: str, end: str = "\n") -> None:
     """Write a result to stdout. Raises StorageError on failure, unless the reader of a pipe has closed it."""
     try:
-        print(text, end=end, flush=True)
+        print(printable(text, lines=True), end=end, flush=True)
     except OSError as error:
         with open(os.devnull, "wb") as nowhere:  # Python flushes again at exit, which would fail
             os.dup2(nowhere.fileno(), 1)
@@ -29,7 +29,7 @@ def out(text: str, end: str = "\n") -> None:
 
 
 def say(words: str) -> None:
-    """Print a remark to stderr."""
+    """Print a remark on one line of stderr."""
     if sys.stderr is not None:  # print(file=None) would go to stdout
         with suppress(OSError):
-            print(words, file=sys.stderr)
+            print(printable(words), file=sys.stderr)

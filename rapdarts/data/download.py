@@ -5,17 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data import foreign
+from rapdarts.data.archives import check_size
 from rapdarts.errors import DamagedError, InputError, StorageError
+from rapdarts.files.regular import read_bytes
 
+MOST_META_BYTES = 100_000  # names of classes
 CHUNK_BYTES = 1 << 16  # per write of a download; at most this much is lost if the connection breaks
 
 _FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -155,34 +156,5 @@ def read_files(folder: Path, sizes: dict[str, int], meta: str) -> dict[str, byte
         if not (folder / file).is_file():
             raise InputError(f"{folder} contains no {file}; copy it there or change data.path.")
         check_size(str(folder / file), expected, (folder / file).stat().st_size)
-    wanted = [*sizes, meta] if (folder / meta).is_file() else [*sizes]
-    return {file: (folder / file).read_bytes() for file in wanted}
-
-
-def read_tar(archive: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes]:
-    """Read the files in `sizes`, and `meta`, from an archive by their base names, without extracting it to disk."""
-    contents = {}
-    try:
-        with tarfile.open(archive, "r:gz") as members:
-            for member in members:
-                path = PurePosixPath(member.name)
-                if not member.isreg() or path.is_absolute() or ".." in path.parts:
-                    continue
-                if path.name in sizes:
-                    check_size(f"{archive}, {path.name}", sizes[path.name], member.size)
-                elif path.name != meta or member.size > 100_000:
-                    continue
-                if content := members.extractfile(member):
-                    contents[path.name] = content.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DamagedError(f"{archive} is damaged ({error}); download it again.") from None
-    missing = sizes.keys() - contents.keys()
-    if missing:
-        raise DamagedError(f"{archive} contains no file {min(missing)}; download it again.")
-    return contents
-
-
-def check_size(file: str, expected: int, found: int) -> None:
-    """Raise DamagedError if the sizes, in bytes, differ."""
-    if found != expected:
-        raise DamagedError(f"{file} is damaged: expected {expected} bytes, found {found}; download it again.")
+    limits = {**sizes, **({meta: MOST_META_BYTES} if (folder / meta).is_file() else {})}
+    return {file: read_bytes(folder / file, most=most) for file, most in limits.items()}

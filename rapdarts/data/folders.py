@@ -127,13 +127,18 @@ def _half(root: Path, names: Sequence[str]) -> Half:
     return Half(root, found if any(found.values()) else {}, unused)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, except hidden files and those that macOS adds to archives."""
+def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield the files below a folder, except hidden files and those that macOS adds to archives.
+
+    Raises InputError for a link to one of the folders `above`, below which the same images would be found again and again.
+    """
+    if any(map(folder.samefile, above)):
+        raise InputError(f"{folder} is a link to a folder that contains it; remove the link.")
     for entry in folder.iterdir():
         if _hidden(entry.name):
             continue
         if entry.is_dir():
-            yield from _files(entry)
+            yield from _files(entry, (*above, folder))
         elif entry.is_file():
             yield entry
 

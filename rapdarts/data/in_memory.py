@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data.images import InMemory, ReadImages
 from rapdarts.data.labels import as_labels, check_numbers
-from rapdarts.data.pictures import BROKEN, kinds_of, pixels_of, remarks_on
+from rapdarts.data.pictures import kinds_of, pixels_of, remarks_on, why_broken
 from rapdarts.data.pixels import Array, Form, Lost
 from rapdarts.data.readers import numbers
 from rapdarts.errors import InputError, shorten
@@ -146,8 +146,10 @@ def _picture(picture: Image.Image, what: str) -> Array:
     """Return a PIL image as (c, h, w), with one channel for grey images and RGB for all others. Raises InputError if it is broken."""
     try:
         pixels = pixels_of(picture)
-    except BROKEN as error:
-        raise InputError(f"{what} cannot be decoded ({error}); repair or remove it.") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # as in rapdarts.data.pictures.opened
+        raise InputError(f"{what} cannot be decoded ({why_broken(error)}); repair or remove it.") from None
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 

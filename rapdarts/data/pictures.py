@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,15 +19,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data.pixels import SAY_RANGE, Array, Lost, PixelRange, range_of
-from rapdarts.errors import InputError, plural
+from rapdarts.errors import InputError, first_line, plural, shorten
+from rapdarts.files.regular import open_regular
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""Formats that are decoded, whatever the suffix of a file; Pillow passes others, such as EPS, to external programs."""
+
+MOST_FILE_BYTES, MOST_PIXELS = 10**9, 89_478_485
+"""Maximum size of an image file, and of the decoded image, which is Pillow's limit; four bytes per pixel are 358 MB."""
 
 BACKGROUND = (255, 255, 255)
 """Background colour of transparent images: white, as on most web pages."""
@@ -93,7 +99,7 @@ class Pictures:
         hashed = hashlib.sha256(repr((len(self), *self.image)).encode())
         hashed.update(self.labels.numpy().tobytes())
         for file in self.files:
-            hashed.update(f"{file}\0{(self.root / file).stat().st_size}\0".encode())
+            hashed.update(os.fsencode(f"{file}\0{(self.root / file).stat().st_size}\0"))
         return hashed.digest()
 
     def _decode(self, position: int) -> Tensor:
@@ -176,13 +182,38 @@ class Header(NamedTuple):
     kinds: tuple[str, ...]
 
 
+@contextmanager
+def opened(file: Path) -> Iterator[Image.Image]:
+    """Open an image file whose header and pixels are read in the `with` block.
+
+    Raises InputError, naming the file, if it is not a regular file, too large, broken, or not in one of FORMATS.
+    """
+    with open_regular(file, most=MOST_FILE_BYTES) as stream:
+        try:
+            with Image.open(stream, formats=FORMATS) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    size = f"{picture.width:,} x {picture.height:,} pixels"
+                    raise InputError(f"{file} has {size}, more than {MOST_PIXELS / 1e6:.0f} million; reduce its size.")
+                yield picture
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # those of Pillow's decoders on altered files have no common class
+            is_empty = os.fstat(stream.fileno()).st_size == 0
+            kind = "is empty" if is_empty else f"is not a readable image ({why_broken(error)})"
+            raise InputError(f"{file} {kind}; repair or remove it.") from None
+
+
+def why_broken(error: Exception) -> str:
+    """Return the reason why Pillow cannot decode an image."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is in none of the formats {', '.join(FORMATS)}"
+    return shorten(first_line(error, type(error).__name__))
+
+
 def read_picture(file: Path) -> Array:
     """Return the pixels of an image file, as `pixels_of` does. Raises InputError, naming the file, if it is broken."""
-    try:
-        with Image.open(file) as picture:
-            return pixels_of(picture)
-    except BROKEN as error:
-        raise InputError(f"{file} is not a readable image ({error}); repair or remove it.") from None
+    with opened(file) as picture:
+        return pixels_of(picture)
 
 
 def pixels_of(picture: Image.Image) -> Array:
@@ -215,14 +246,10 @@ def kinds_of(picture: Image.Image) -> tuple[str, ...]:
 
 def _header(file: Path) -> Header:
     """Return the header of an image file. Raises InputError, naming the file, if it is not an image."""
-    try:
-        with Image.open(file) as picture:
-            width, height = picture.size
-            turned = _orientation(picture) > 4
-            return Header((height, width) if turned else (width, height), _is_deep(picture), kinds_of(picture))
-    except BROKEN as error:
-        kind = "is empty" if file.stat().st_size == 0 else f"is not a readable image ({error})"
-        raise InputError(f"{file} {kind}; repair or remove it.") from None
+    with opened(file) as picture:
+        width, height = picture.size
+        turned = _orientation(picture) > 4
+        return Header((height, width) if turned else (width, height), _is_deep(picture), kinds_of(picture))
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -17,13 +17,15 @@ import numpy as np
 import torch
 
 from rapdarts.config.experiment import DATA_SETS, DataConfig
-from rapdarts.data import download, foreign
+from rapdarts.data import archives, download, foreign
+from rapdarts.data.archives import read_npz
 from rapdarts.data.folders import read_folder
 from rapdarts.data.images import InMemory, ReadImages
 from rapdarts.data.labels import as_labels
 from rapdarts.data.pixels import Array, Form, Lost
 from rapdarts.data.statistics import is_published
 from rapdarts.errors import DamagedError, InputError
+from rapdarts.files.regular import open_regular
 
 TRAIN_KEYS = ("x_train", "y_train")
 TEST_KEYS = (("x_test", "y_test"), ("x_val", "y_val"), ("x_valid", "y_valid"))
@@ -53,7 +55,10 @@ def read_images(config: DataConfig) -> ReadImages:
             "data.name=memory refers to images passed by a program; pass them again with data=(images, labels), or use other"
             " data, such as data.name=npz data.path=FILE."
         )
-    return READERS[DATA_SETS[config.name]](config)
+    try:
+        return READERS[DATA_SETS[config.name]](config)
+    except OSError as error:  # a folder without read permission, or a path that is too long
+        raise InputError(f"{error.filename or config.path} cannot be read: {error.strerror or error}.") from None
 
 
 def _read_npz(config: DataConfig) -> ReadImages:
@@ -120,11 +125,10 @@ def _load_npz(config: DataConfig) -> tuple[Path, dict[str, Array]]:
             raise InputError(f"data.path={file}: {there}.")
         raise DamagedError(f"{file} ({file.stat().st_size} bytes) is not an .npz file or is truncated; save it again.")
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
+        arrays = read_npz(file)
     except ValueError as error:
         raise InputError(f"{file} cannot be read ({error}); save plain arrays with numpy.savez.") from None
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except zipfile.BadZipFile as error:
         raise DamagedError(f"{file} is damaged ({error}); save it again.") from None
     if config.name == "digits":
         arrays["x"] = (arrays["x"].astype(np.int64) * 255 // 16).astype(np.uint8)
@@ -139,7 +143,10 @@ def _read_cifar(config: DataConfig) -> ReadImages:
     archive = download.SOURCES[config.name][0][0].rsplit("/", 1)[1]
     place = download.find(config, (next(iter(sizes)), archive))
     in_tar = not (place / next(iter(sizes))).is_file()
-    contents = download.read_tar(place / archive, sizes, meta) if in_tar else download.read_files(place, sizes, meta)
+    if in_tar:
+        contents = archives.read_tar(place / archive, sizes, meta, download.MOST_META_BYTES)
+    else:
+        contents = download.read_files(place, sizes, meta)
     halves = []
     for files in (list(sizes)[:-1], list(sizes)[-1:]):
         pixels, labels = [], []
@@ -169,11 +176,13 @@ def _read_idx_file(folder: Path, name: str) -> Array:
     file = folder / name if (folder / name).is_file() else folder / f"{name}.gz"
     if not file.is_file():
         raise InputError(f"{folder} contains no {name}.gz; copy it there or change data.path.")
-    content = bytearray()
+    content, packed = bytearray(), file.suffix == ".gz"
     head, expected = 4, 4
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+    with open_regular(file) as stored, gzip.GzipFile(fileobj=stored) if packed else stored as stream:
+        size = archives.size_of(stored)
+        most = archives.most_unpacked(size) if packed else size
         try:
-            while len(content) <= expected and (
+            while len(content) <= min(expected, most) and (
                 chunk := stream.read(head - len(content) if head > len(content) else 1 << 20)
             ):
                 content += chunk
@@ -183,11 +192,13 @@ def _read_idx_file(folder: Path, name: str) -> Array:
                 elif len(content) == head:
                     shape = np.frombuffer(bytes(content[4:]), ">u4").tolist()
                     expected += int(np.prod(shape, dtype=object)) * kind.itemsize
+                    if not packed:
+                        archives.check_size(str(file), expected, size)
         except (OSError, EOFError, zlib.error) as error:
             raise DamagedError(
                 f"{file} is damaged: expected {expected} bytes, found {len(content)} ({error}); download it again."
             ) from None
-    download.check_size(str(file), expected, len(content))
+    archives.check_size(str(file), expected, len(content))
     if expected == head:
         raise InputError(f"{file} contains no data; change data.path.")
     found = np.frombuffer(bytes(content[head:]), kind).reshape(shape)

@@ -21,6 +21,7 @@ from rapdarts.deploy.runtimes import need
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.files import atomic
+from rapdarts.files.regular import read_bytes
 from rapdarts.training.device import device_named
 
 
@@ -42,7 +43,7 @@ def export_file(
 def export_safetensors(trained: TrainedFile, options: ExportConfig) -> dict[str, Any]:
     """Copy the file unchanged, after checking that its network can be built, and write the model card next to it."""
     load_network(trained)
-    content, history = trained.path.read_bytes(), history_of(trained.path)
+    content, history = read_bytes(trained.path), history_of(trained.path)
     text = card(trained, history, Path(options.out).name, len(content), options.licence)
     atomic.write_atomically(Path(options.out), content)
     atomic.write_atomically(Path(f"{options.out}.md"), text)

@@ -102,9 +102,15 @@ def load_network(trained: TrainedFile) -> nn.Module:
     with torch.device("meta"):  # so that a damaged file cannot claim more memory than its weights take
         network = trained.blueprint.build()
     try:
-        with safe_open(trained.path, "pt") as file:  # clone: the tensors are mapped from the file, which may change
-            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        for name, place in network.state_dict().items():
+        places = network.state_dict()
+        with safe_open(trained.path, "pt") as file:
+            kept = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            for name, place in places.items():
+                if kept.get(name, place.shape) != place.shape:
+                    raise RuntimeError(f"{name} is {kept[name]}, not {tuple(place.shape)}")
+            # Clone: the tensors are mapped from the file, which may change. Other tensors may have any size and are not read.
+            weights = {name: file.get_tensor(name).clone() if name in places else torch.empty(0) for name in kept}
+        for name, place in places.items():
             weight = weights.get(name, place)  # load_state_dict reports missing weights
             fits = weight.is_floating_point() or weight.dtype == place.dtype
             if weight.shape != place.shape or not fits:

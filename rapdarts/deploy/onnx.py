@@ -16,6 +16,7 @@ from torch.export import Dim
 from rapdarts.deploy.onnx_costs import onnx_costs
 from rapdarts.deploy.runtimes import TRACED, Facts, Function, _quiet, facts_of, need
 from rapdarts.errors import DamagedError, InputError
+from rapdarts.files.regular import read_bytes
 
 PIXELS, LOGITS = "pixels", "logits"
 """Names of the input and the output in our ONNX files."""
@@ -48,12 +49,12 @@ def onnx_network(path: Path) -> Function:
 
     Raises InputError if onnxruntime or the file is missing, and DamagedError if the file is not ONNX.
     """
-    return open_onnx(_read(path), str(path))
+    return open_onnx(read_bytes(path), str(path))
 
 
 def onnx_facts(path: Path) -> Facts:
     """Return the facts in the metadata of an ONNX file. Raises InputError if they are missing, and the errors of `onnx_network`."""
-    texts = _session(_read(path), str(path)).get_modelmeta().custom_metadata_map
+    texts = _session(read_bytes(path), str(path)).get_modelmeta().custom_metadata_map
     return facts_of(texts, str(path))
 
 
@@ -80,13 +81,6 @@ def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
         return torch.from_numpy(found)
 
     return run
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def _session(content: bytes, where: str) -> Any:

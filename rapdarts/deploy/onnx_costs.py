@@ -11,6 +11,7 @@ from typing import Any
 from rapdarts.deploy.onnx_constants import Constant, describe_sparse, initialisers, value_of
 from rapdarts.deploy.runtimes import need
 from rapdarts.errors import DamagedError, InputError
+from rapdarts.files.regular import read_bytes
 
 Shape = tuple[int, ...]
 
@@ -98,7 +99,7 @@ def onnx_costs(path: Path) -> OnnxCosts:
     A batch norm folded into a convolution counts as the biases of that convolution. Raises InputError if a size is
     dynamic, and DamagedError if the file is not ONNX.
     """
-    return costs_of(path.read_bytes(), str(path))
+    return costs_of(read_bytes(path), str(path))
 
 
 def costs_of(content: bytes, where: str) -> OnnxCosts:
@@ -149,8 +150,9 @@ def onnx_shape(path: Path) -> tuple[tuple[int, int, int], int]:
     need("onnx", "an ONNX file")
     import onnx
 
+    content = read_bytes(path)
     try:
-        graph = onnx.load_model_from_string(path.read_bytes()).graph
+        graph = onnx.load_model_from_string(content).graph
         weights = initialisers(graph)
         inputs = [end for end in graph.input if end.name not in weights]
         shapes = [[side.dim_value for side in end[0].type.tensor_type.shape.dim] for end in (inputs, graph.output)]

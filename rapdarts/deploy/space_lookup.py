@@ -22,11 +22,15 @@ from rapdarts.architecture.space import Factory, SearchSpace
 from rapdarts.config.own_resources import knowing
 from rapdarts.config.resources import NAME, RESOURCES
 from rapdarts.errors import InputError, shorten, suggestion
+from rapdarts.files.regular import read_bytes
 
 Space = str | os.PathLike[str] | SearchSpace | None
 """A search space as given by a user: a SearchSpace, the name of a shipped one, or the pathlib.Path of a Python file that defines SPACE.
 
 A str is never treated as a file, because it may come from a configuration, which must not run code."""
+
+MOST_BYTES = 10**7
+"""Maximum size of a user's Python file, and of a table that a run depends on."""
 
 
 def space_for(genotype: Genotype, given: Space) -> SearchSpace:
@@ -81,6 +85,7 @@ def space_from_file(path: Path) -> SearchSpace:
     specification = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or specification is None or specification.loader is None:
         raise InputError(f"--space {path}: there is no such Python file; check its path.")
+    read_bytes(path, f"--space {path}", MOST_BYTES)
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module  # dataclasses, among others, look up their module there
     try:
@@ -163,8 +168,8 @@ def source_of(space: Space) -> str:
 
 
 def text_of(file: str) -> str:
-    """Return the text of a file; empty if there is no such file."""
-    return Path(file).read_text(encoding="utf-8", errors="replace") if os.path.isfile(file) else ""
+    """Return the text of a file; empty if there is no such file. Raises InputError for a very large file."""
+    return read_bytes(Path(file), most=MOST_BYTES).decode("utf-8", "replace") if os.path.isfile(file) else ""
 
 
 def _described(name: str, factory: Factory) -> str:

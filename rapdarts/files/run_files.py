@@ -8,6 +8,9 @@ import shlex
 from pathlib import Path
 from typing import Final
 
+from rapdarts.errors import InputError
+from rapdarts.files.regular import read_bytes
+
 
 class RunFile:
     """Names of the files that a run writes to its folder, or to the folders of networks trained within it."""
@@ -54,6 +57,9 @@ class RunFile:
 COMMANDS = {"find": "find", "search": "search", "random": "search", "rank": "rank RUN", "retrain": "retrain NETWORK"}
 """The start of the command that resumes a run, by the verb that started it."""
 
+MOST_RECORD_BYTES = 20_000_000
+"""Maximum size of a JSON file of a run folder."""
+
 RUN_FILES = frozenset(name for key, name in vars(RunFile).items() if key.isupper())
 """Names of all files in `RunFile`."""
 
@@ -68,8 +74,8 @@ def begun(folder: Path) -> bool:
 def verb_of(folder: Path) -> str:
     """Return the verb that started the run in a folder, such as find (random: a random baseline); empty if it is unknown."""
     try:
-        verb = json.loads((folder / RunFile.ENVIRONMENT).read_text(encoding="utf-8"))["verb"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        verb = json.loads(read_bytes(folder / RunFile.ENVIRONMENT, most=MOST_RECORD_BYTES))["verb"]
+    except (InputError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     return verb if verb in COMMANDS else ""
 

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from rapdarts.errors import InputError
+from rapdarts.files.regular import read_bytes
 
 
-def read_text(path: Path, where: str, most: int, larger: str, other: str = "is not a regular file") -> str:
+def read_text(path: Path, where: str, most: int, larger: str, other: str = "") -> str:
     """Return the text of a file of up to `most` bytes; `where` names it in messages.
 
-    Raises InputError, with the text `larger` for a larger file and `other` for a folder, a FIFO or a device.
+    Raises InputError as `rapdarts.files.regular.open_regular` does, and for a file that is not UTF-8 text.
     """
-    try:
-        # Check before opening: opening a FIFO would block until there is a writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{where} {other}.")
-        with path.open("rb") as file:
-            raw = file.read(most + 1)
-    except OSError as error:
-        raise InputError(f"{where} cannot be read: {error.strerror}.") from None
-    except ValueError:  # a NUL byte in the path
-        raise InputError(f"{where!r} is not the name of a file.") from None
-    if len(raw) > most:
-        raise InputError(f"{where} {larger}.")
+    raw = read_bytes(path, where, most, larger, other)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

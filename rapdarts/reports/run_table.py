@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
 from rapdarts.config.resources import compact, duration
 from rapdarts.errors import DamagedError, InputError, plural
-from rapdarts.files.run_files import RunFile
+from rapdarts.files.json import Fault, strict_loads
+from rapdarts.files.run_files import MOST_RECORD_BYTES, RunFile
+from rapdarts.files.text import read_text
 from rapdarts.reports.text_table import markdown
 from rapdarts.training.intervals import accuracy_interval, mean_in_words, percent, wilson
 
@@ -86,9 +87,9 @@ def _row(folder: Path) -> tuple[str, ...]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        tree = strict_loads(read_text(path, "it", MOST_RECORD_BYTES, "is too large"))
+    except (InputError, Fault) as error:
+        reason = str(error).removeprefix("it cannot be read: ").rstrip(".")
         raise DamagedError(f"{path} cannot be read ({reason}); leave the run out, or run it again.") from None
     if not isinstance(tree, dict):
         raise DamagedError(f"{path} does not contain a JSON object; leave the run out, or run it again.")

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from rapdarts.architecture.space import SearchSpace
+from rapdarts.data.archives import read_npz
 from rapdarts.errors import InputError, any_of
 from rapdarts.files.json import Fault, strict_loads
+from rapdarts.files.regular import open_regular, read_bytes
 from rapdarts.files.text import read_text
 from rapdarts.strategy.alphas import MAX_FILE_BYTES
 from rapdarts.strategy.relaxation import Architecture
@@ -28,7 +30,9 @@ NAME = re.compile(
 """Pattern for the names of arrays: alphas_normal, normal, arch.alpha_reduce.0 (for one node) or, for edge weights, betas_reduce."""
 POSITION = re.compile(r"(?:.*[./])?(?:arr_)?(?P<place>[01])")
 """Pattern for the positions of arrays without names, in a list or a file from numpy.savez; the normal cell comes first."""
-MOST_NUMBERS = 1_000_000
+MAX_CHECKPOINT_BYTES = 10**10
+MOST_NUMBERS, MOST_PARTS = 1_000_000, 1_000_000
+"""Maximum number of values in an array, and of parts in a tree, which may contain the same list many times."""
 DEEPEST = 8
 
 
@@ -37,8 +41,8 @@ def is_foreign(path: Path) -> bool:
     if path.suffix.lower() != ".json":
         return True
     try:
-        tree = json.loads(path.read_bytes()[:MAX_FILE_BYTES])
-    except (ValueError, OSError, RecursionError):
+        tree = json.loads(read_bytes(path, most=MAX_FILE_BYTES))
+    except (InputError, ValueError, RecursionError):
         return False
     return isinstance(tree, list) or (isinstance(tree, dict) and "format" not in tree and "cells" not in tree)
 
@@ -154,62 +158,80 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             tree = strict_loads(text)
         except Fault as fault:
             raise InputError(f"{path}, {fault}.") from None
-    return dict(_leaves(tree, "", 0))
+    return dict(_leaves(tree, path))
 
 
 def _archive(path: Path) -> dict[str, np.ndarray]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > MAX_FILE_BYTES:
-                raise InputError(f"{path} unpacks to more than {MAX_FILE_BYTES:,} bytes, too many for alphas.")
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        return read_npz(path, MAX_FILE_BYTES)
+    except (ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as arrays ({_reason(error)}); save them with numpy.savez.") from None
 
 
 def _checkpoint(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:  # torch's message suggests loading the file without the check
-        why = "it holds objects or code, not only tensors"
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
-        why = _reason(error)
+    with open_regular(path, most=MAX_CHECKPOINT_BYTES) as file:
+        try:
+            if zipfile.is_zipfile(file):
+                _check_members(zipfile.ZipFile(file))
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except UnpicklingError:  # torch's message suggests loading the file without the check
+            why = "it holds objects or code, not only tensors"
+        except MemoryError:
+            raise
+        except Exception as error:  # those of torch on altered files have no common class
+            why = _reason(error)
     raise InputError(
         f"{path} cannot be read as tensors ({why}); save a dictionary of tensors with torch.save, or arrays with numpy.savez."
     )
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError for members that torch.save does not write and that could take any amount of memory."""
+    for member in archive.infolist():
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("it is compressed")
+        if member.filename.endswith("data.pkl") and b"bytearray" in archive.read(member):
+            raise ValueError("it holds arrays of bytes, not only tensors")
 
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _leaves(value: Any, name: str, depth: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the small numeric arrays in a tree of dictionaries, lists, tensors and numbers."""
-    if depth > DEEPEST:
-        return
-    if isinstance(value, torch.Tensor):
-        is_plain = value.layout == torch.strided and not value.is_meta and not value.is_quantized
-        if (
-            is_plain
-            and value.numel() <= MOST_NUMBERS
-            and (value.is_floating_point() or value.dtype in (torch.int32, torch.int64))
-        ):
-            yield name, value.detach().double().numpy()
-    elif isinstance(value, np.ndarray):
-        if value.dtype.kind in "fiu":
-            yield name, value.astype(np.float64)
-    elif isinstance(value, list | tuple) and (array := _of_numbers(value)) is not None:
-        yield name, array
-    elif isinstance(value, Mapping | list | tuple):
-        parts = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for key, part in parts:
-            yield from _leaves(part, f"{name}.{key}".lstrip("."), depth + 1)
+def _leaves(tree: Any, path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the small numeric arrays in a tree of dictionaries, lists, tensors and numbers, down to the depth DEEPEST."""
+    parts, seen = [(tree, "", 0)], 0
+    while parts:
+        value, name, depth = parts.pop()
+        if isinstance(value, torch.Tensor):
+            if _is_small(value):
+                yield name, value.detach().double().numpy()
+        elif isinstance(value, np.ndarray):
+            if value.dtype.kind in "fiu":
+                yield name, value.astype(np.float64)
+        elif isinstance(value, list | tuple) and (array := _of_numbers(value)) is not None:
+            yield name, array
+        elif isinstance(value, Mapping | list | tuple) and depth < DEEPEST:
+            seen += len(value)
+            if seen > MOST_PARTS:
+                raise InputError(f"{path} holds more than {MOST_PARTS:,} values, too many for alphas.")
+            inside = [*value.items()] if isinstance(value, Mapping) else [*enumerate(value)]
+            parts += [(part, f"{name}.{key}".lstrip("."), depth + 1) for key, part in reversed(inside)]
+
+
+def _is_small(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor holds a moderate number of values that numpy can read; its shape may exceed its storage."""
+    is_plain = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
+    is_number = tensor.is_floating_point() or tensor.dtype in (torch.int32, torch.int64)
+    return is_plain and is_number and tensor.numel() <= MOST_NUMBERS
 
 
 def _of_numbers(value: Any) -> np.ndarray | None:
     """Return a list of numbers, or of equally long lists of numbers, as an array with one or two axes; None for anything else."""
     rows = value if all(isinstance(row, list | tuple) for row in value) else [value]
+    if sum(map(len, rows)) > MOST_NUMBERS:
+        return None
     numbers = all(type(number) in (int, float) for row in rows for number in row)
     if not (value and numbers and len({len(row) for row in rows}) == 1):
         return None

@@ -20,7 +20,8 @@ from rapdarts.config import experiment as configuration
 from rapdarts.config import given, key_values, resolve
 from rapdarts.errors import BusyError, DamagedError, InputError, plural
 from rapdarts.files import atomic as files
-from rapdarts.files.run_files import RunFile, begun
+from rapdarts.files.regular import read_bytes
+from rapdarts.files.run_files import MOST_RECORD_BYTES, RunFile, begun
 from rapdarts.training import checkpoint
 from rapdarts.training.log import Screen
 from rapdarts.version import __version__
@@ -165,8 +166,8 @@ def _environment_of(folder: Path, verb: str, device: str, processes: int, screen
     """Return the content of environment.json: the environments in which the run was started and resumed. Also report changes."""
     now, path = _environment(verb, device, processes), folder / RunFile.ENVIRONMENT
     try:
-        first = {"processes": 1, **json.loads(path.read_text(encoding="utf-8"))}
-    except (OSError, ValueError):
+        first = {"processes": 1, **json.loads(read_bytes(path, most=MOST_RECORD_BYTES))}
+    except (InputError, ValueError, TypeError, RecursionError):
         return now
     changed = [
         f"{name} {first.get(name)} -> {now[name]}" for name in now if name != "command" and first.get(name) != now[name]

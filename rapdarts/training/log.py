@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rapdarts.config.resources import time_left
+from rapdarts.errors import printable
 from rapdarts.files.run_files import RunFile
 
 
@@ -107,7 +108,7 @@ class Screen:
     def __init__(self, silent: bool = False, whole: Callable[[], float] | None = None) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -145,7 +146,7 @@ class Screen:
                 self.bar.update(self.task, description=self._described())
 
     def _described(self) -> str:
-        return f"{self.what}{self._of_whole()}"
+        return printable(f"{self.what}{self._of_whole()}")
 
     def _of_whole(self) -> str:
         return f", {time_left(self.whole())} in all" if self.whole else ""
@@ -158,10 +159,10 @@ class Screen:
             self.bar.stop()
 
     def say(self, line: str) -> None:
-        """Print a line."""
+        """Print a line; control characters in it, for example in the name of a class, are escaped."""
         if not self.closed:
             with self._quietly():
-                self.console.print(line, markup=False, soft_wrap=True)
+                self.console.print(printable(line), markup=False, soft_wrap=True)
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:

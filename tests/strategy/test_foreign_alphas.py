@@ -185,7 +185,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "objects": (lambda at: write_npz(at / "a.npz", normal=np.array([{}])), "cannot be read as arrays ("),
     "code": (lambda at: hostile(at / "a.pt"), "it holds objects or code, not only tensors); save a dictionary of tensors with torch.save"),
-    "a bomb": (lambda at: bomb(at / "a.npz"), "unpacks to more than 20,000,000 bytes, too many for alphas."),
+    "a bomb": (lambda at: bomb(at / "a.npz"), "unpacks to more than 20,000,000 bytes; save fewer arrays."),
     "damaged npz": (lambda at: _written(at / "a.npz", b"PK\3\4broken"), "cannot be read as arrays ("),
     "damaged pt": (lambda at: _written(at / "a.pt", b"PK\3\4broken"), "cannot be read as tensors ("),
     "damaged json": (lambda at: _written(at / "a.json", b'[{"a": 1'), "line 1, column 9: not JSON: "),

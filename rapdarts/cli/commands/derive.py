@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from rapdarts import api
 from rapdarts.cli.arguments import Call
-from rapdarts.cli.output import answer
+from rapdarts.cli.output import answer, say
 from rapdarts.config.command_keys import parse_options
 from rapdarts.config.own_resources import derive_schema
 
@@ -17,6 +15,6 @@ def derive(call: Call) -> None:
     found = api.derive(call.words, call.values, space=call.space_file)
     if call.json:
         for line in found.remarks:
-            print(line, file=sys.stderr)
+            say(line)
     written = f"\nwritten to {options.out}" if options.out else "\nnot written to a file; add out=FILE to save it"
     answer(call, found.best_first(), f"{found.describe(options.count)}{written}")
