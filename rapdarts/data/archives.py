@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import os
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -31,10 +32,8 @@ def most_unpacked(size: int) -> int:
 
 
 def size_of(file: BinaryIO) -> int:
-    """Return the size of an open file in bytes, and go to its start."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    return size
+    """Return the size of an open file in bytes."""
+    return os.fstat(file.fileno()).st_size
 
 
 # --- .npz --------------------------------------------------------------------------------------------------------
@@ -49,9 +48,9 @@ def read_npz(path: Path, most: int | None = None) -> dict[str, Array]:
     with open_regular(path) as file:
         size = size_of(file)
         limit = most_unpacked(size) if most is None else most
-        if _count(file, size) > MOST_MEMBERS:
-            raise InputError(f"{path} contains more than {MOST_MEMBERS} arrays.")
         try:
+            if _count(file, size) > MOST_MEMBERS:
+                raise InputError(f"{path} contains more than {MOST_MEMBERS} arrays.")
             with zipfile.ZipFile(file) as archive:
                 members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
                 if sum(member.file_size for member in archive.infolist()) > limit:

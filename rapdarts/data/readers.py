@@ -120,7 +120,9 @@ def _load_npz(config: DataConfig) -> tuple[Path, dict[str, Array]]:
                 f"{file} contains {len(inside)} .npz files; {there or 'set data.path to the file to read'}."
             )
         file = inside[0]
-    if not zipfile.is_zipfile(file):
+    with open_regular(file) as stored:
+        is_npz = zipfile.is_zipfile(stored)
+    if not is_npz:
         if there := foreign.advice(file):
             raise InputError(f"data.path={file}: {there}.")
         raise DamagedError(f"{file} ({file.stat().st_size} bytes) is not an .npz file or is truncated; save it again.")

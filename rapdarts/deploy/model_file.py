@@ -21,11 +21,15 @@ from rapdarts.deploy.blueprint import Blueprint, of_card
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import strict_loads
+from rapdarts.files.regular import open_regular
 from rapdarts.networks.layers import Normalise
 from rapdarts.training.optimizer import to_device
 
 CARD = "rapdarts"
 """Key of the only metadata entry of our .safetensors files: with several entries, their order in the file would vary between calls."""
+
+MOST_BYTES = 10**10
+"""Maximum size of a file of weights."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
         raise InputError(
             f"there is no trained network at {path}; pass a run folder created by rapdarts retrain, or its network.safetensors."
         )
+    open_regular(path, most=MOST_BYTES).close()
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -84,7 +89,7 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
         if len(names) != blueprint.classes:
             raise ValueError(f"it names {len(names)} classes, but its network has {blueprint.classes}")
         return TrainedFile(path, blueprint, mean, std, tuple(names))
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DamagedError(f"{path} is not a network written by rapdarts retrain, or is damaged ({error}).") from None
 
 
@@ -117,7 +122,7 @@ def load_network(trained: TrainedFile) -> nn.Module:
                 kinds = [f"{tuple(tensor.shape)} of {tensor.dtype}" for tensor in (weight, place)]
                 raise RuntimeError(f"{name} is {kinds[0]}, not {kinds[1]}")
         network.load_state_dict(weights, assign=True)
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise DamagedError(
             f"{trained.path}: the weights do not match the network ({' '.join(str(error).split())[:300]})."
         ) from None

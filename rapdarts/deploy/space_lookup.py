@@ -83,7 +83,7 @@ def space_from_file(path: Path) -> SearchSpace:
     """Execute the user's own module and return its SPACE. Raises InputError if the module fails or defines no SPACE."""
     name = f"rapdarts_space_{path.stem}"
     specification = importlib.util.spec_from_file_location(name, path)
-    if not path.is_file() or specification is None or specification.loader is None:
+    if not os.path.isfile(path) or specification is None or specification.loader is None:
         raise InputError(f"--space {path}: there is no such Python file; check its path.")
     read_bytes(path, f"--space {path}", MOST_BYTES)
     module = importlib.util.module_from_spec(specification)
