@@ -21,6 +21,9 @@ from rapdarts.files.regular import open_regular
 ALWAYS_BYTES, RATIO = 10**9, 200
 """An archive may unpack to this many bytes, or to this many times its own size. Zeros shrink to a thousandth, images seldom to a tenth."""
 
+ROOM_BYTES = 10**6
+"""Room in a .tar.gz for headers, padding and files that are not read."""
+
 MOST_MEMBERS = 1000
 END, TAIL = b"PK\5\6", 1 << 16
 """Start of the last record of a zip file, and the largest distance of this record from the end of the file."""
@@ -97,7 +100,7 @@ def read_tar(archive: Path, sizes: Mapping[str, int], meta: str, most_meta: int)
     Raises DamagedError if a file is missing, has another size or appears twice.
     """
     contents: dict[str, bytes] = {}
-    most = 2 * sum(sizes.values())
+    most = 2 * sum(sizes.values()) + ROOM_BYTES
     try:
         with (
             open_regular(archive) as file,

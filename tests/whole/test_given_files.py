@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,7 @@ from rapdarts.cli.main import main
 from rapdarts.config import key_values
 from rapdarts.config.resolve import resolve_experiment
 from rapdarts.data import readers
-
-LIMIT = 5
-"""Seconds after which a command counts as hung."""
+from tests.hung import in_time
 
 FILES = {
     "experiment": ("mine.yaml", "search mine.yaml --print-config"),
@@ -102,26 +98,6 @@ FAULTS: dict[str, Callable[[Path], Any]] = {
     "empty": Path.touch,
     "unreadable": unreadable,
 }
-
-
-class Hung(Exception):
-    """Not a TimeoutError, which is an OSError, and readers take care of these."""
-
-
-@contextmanager
-def in_time(seconds: int = LIMIT) -> Iterator[None]:
-    """Raise Hung in the block after some seconds; a command reports it as an internal error, with exit code 1."""
-
-    def expired(*_: object) -> None:
-        raise Hung(f"nothing happened for {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, expired)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("name", FILES)
