@@ -130,10 +130,10 @@ def _half(root: Path, names: Sequence[str]) -> Half:
 def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """Yield the files below a folder, except hidden files and those that macOS adds to archives.
 
-    Raises InputError for a link to one of the folders `above`, below which the same images would be found again and again.
+    Raises InputError for a link that leads back to one of the folders `above`: the same images would be found again and again.
     """
     if any(map(folder.samefile, above)):
-        raise InputError(f"{folder} is a link to a folder that contains it; remove the link.")
+        raise InputError(f"{folder} leads back to a folder that contains it; remove the link.")
     for entry in folder.iterdir():
         if _hidden(entry.name):
             continue

@@ -15,7 +15,7 @@ from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.lookup import ONNX
 from rapdarts.deploy.model_file import TrainedFile
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.errors import DamagedError, InputError, plural
+from rapdarts.errors import DamagedError, InputError, plural, printable
 from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.files.text import read_text
@@ -82,20 +82,19 @@ def card(trained: TrainedFile, history: History, name: str, size: int, licence: 
     }
     rows |= {f"cost: {resource}": show(cost, resource) for resource, cost in trained.blueprint.costs.items()}
     table = ["| | |", "| --- | --- |", *(f"| {key} | {value} |" for key, value in rows.items())]
-    return "\n".join(
-        [
-            *head,
-            "---",
-            "",
-            f"# {_plain(name)}",
-            "",
-            *table,
-            "",
-            *_cells(trained),
-            *(_use_onnx(trained, name) if onnx else _use(trained, name)),
-            *_limits(history, licence),
-        ]
-    )
+    lines = [
+        *head,
+        "---",
+        "",
+        f"# {_plain(name)}",
+        "",
+        *table,
+        "",
+        *_cells(trained),
+        *(_use_onnx(trained, name) if onnx else _use(trained, name)),
+        *_limits(history, licence),
+    ]
+    return printable("\n".join(lines), lines=True)
 
 
 CONTENT = {

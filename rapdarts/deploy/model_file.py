@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +74,8 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
         raise InputError(
             f"there is no trained network at {path}; pass a run folder created by rapdarts retrain, or its network.safetensors."
         )
-    open_regular(path, most=MOST_BYTES).close()
     try:
-        with safe_open(path, "pt") as file:
+        with _open(path) as file:
             metadata = file.metadata() or {}
             if CARD not in metadata:
                 raise ValueError("it has no rapdarts metadata")
@@ -93,6 +94,16 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
         raise DamagedError(f"{path} is not a network written by rapdarts retrain, or is damaged ({error}).") from None
 
 
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Open a .safetensors file. Raises InputError if it is not a regular file or too large, and the errors of `safe_open`."""
+    with open_regular(path, most=MOST_BYTES) as file:
+        is_text = os.fspath(path).isprintable()
+        # The library accepts only names in UTF-8.
+        with safe_open(path if is_text else f"/dev/fd/{file.fileno()}", "pt") as tensors:
+            yield tensors
+
+
 def _by_channel(values: Any, name: str, channels: int) -> tuple[float, ...]:
     """Return one finite number for each channel. Raises ValueError for anything else."""
     if not (isinstance(values, list) and len(values) == channels):
@@ -108,7 +119,7 @@ def load_network(trained: TrainedFile) -> nn.Module:
         network = trained.blueprint.build()
     try:
         places = network.state_dict()
-        with safe_open(trained.path, "pt") as file:
+        with _open(trained.path) as file:
             kept = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             for name, place in places.items():
                 if kept.get(name, place.shape) != place.shape:

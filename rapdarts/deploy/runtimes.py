@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from rapdarts.errors import InputError, installation
+from rapdarts.errors import InputError, installation, printable
 from rapdarts.files.json import strict_loads
 
 Function = Callable[[Tensor], Tensor]
@@ -51,12 +51,13 @@ class Facts:
         """The facts as strings by name, for the metadata of a file; lists are encoded as JSON."""
         texts = {
             "image": json.dumps(self.image),
-            "class_names": json.dumps(self.class_names, ensure_ascii=False),
+            # Undecodable bytes in the name of a folder cannot be written as text.
+            "class_names": json.dumps(self.class_names, ensure_ascii=not "".join(self.class_names).isprintable()),
             "pixels": "float32 in 0..1; the normalisation is part of the network",
             "network": self.network,
             "licence": self.licence,
         }
-        return {key: value for key, value in texts.items() if value}
+        return {key: printable(value, lines=True) for key, value in texts.items() if value}
 
 
 def facts_of(texts: dict[str, str], where: str) -> Facts:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rapdarts.reports.plots import encoded, new_figure
+from rapdarts.errors import printable
+from rapdarts.reports.plots import drawable, encoded, new_figure
 
 MOST_NUMBERS, MOST_NAMES, LETTERS = 20, 50, 24
 """Maximum number of classes for which counts are shown, maximum number for which all names are shown, and maximum length of a name."""
@@ -17,12 +18,12 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str], heading: str, suffi
     classes = len(matrix)
     side = min(16.0, 3.4 + 0.42 * classes)
     figure = new_figure(side + 0.8, side)
-    figure.suptitle(_plain(heading), fontsize=11, x=0.01, ha="left")
+    figure.suptitle(drawable(heading), fontsize=11, x=0.01, ha="left")
     panel = figure.subplots()
     shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
     image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(0, classes, 1 + (classes - 1) // MOST_NAMES)
-    labels = [_plain(names[place][:LETTERS]) for place in ticks]
+    labels = [drawable(names[place][:LETTERS]) for place in ticks]
     panel.set_xticks(ticks, labels, rotation=90 if max(map(len, labels)) > 2 else 0, fontsize=8)
     panel.set_yticks(ticks, labels, fontsize=8)
     panel.set_xlabel("predicted class", fontsize=9)
@@ -40,7 +41,9 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str], heading: str, suffi
 
 def confusion_table(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     """Format a confusion matrix as text: a row per true class, a column per predicted class, and a last column with the recall."""
-    labels = [name if name == str(place) else f"{place} {name[:LETTERS]}" for place, name in enumerate(names)]
+    labels = [
+        name if name == str(place) else f"{place} {printable(name[:LETTERS])}" for place, name in enumerate(names)
+    ]
     first = max(len("true"), *map(len, labels))
     width = max(2, *(len(str(count)) for row in matrix for count in row))
     head = "".join(f" {place:>{width}}" for place in range(len(names)))
@@ -61,8 +64,3 @@ def most_confused(matrix: np.ndarray, names: Sequence[str], count: int = 5) -> l
     places = np.argsort(-wrong, axis=None, kind="stable")[:count]
     found = [divmod(int(place), len(matrix)) for place in places]
     return [(names[row], names[column], int(wrong[row, column])) for row, column in found if wrong[row, column]]
-
-
-def _plain(words: str) -> str:
-    """Escape dollar signs, which would start a formula in matplotlib."""
-    return words.replace("$", r"\$")

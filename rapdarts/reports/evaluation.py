@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rapdarts.config.resources import costs_line, show
-from rapdarts.errors import plural
+from rapdarts.errors import plural, printable
 from rapdarts.files import atomic
 from rapdarts.reports import confusion
 from rapdarts.reports.text_table import missing
@@ -22,7 +22,7 @@ MOST_ROWS = 20
 def describe_evaluation(values: Mapping[str, Any]) -> str:
     """Format the results of `rapdarts evaluate`: accuracy, calibration, confusion matrix, costs and time."""
 
-    names, matrix = values["classes"], values["confusion"]
+    names, matrix = [*map(printable, values["classes"])], values["confusion"]
     lines = [f"test accuracy {accuracy_of(values)}"]
     if "balanced_accuracy" in values:
         mean = percent(values["balanced_accuracy"], values["balanced_interval"], ", mean over classes")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rapdarts.config.resources import costs_line, duration, show, used_line
-from rapdarts.errors import plural
+from rapdarts.errors import plural, printable
 from rapdarts.files.run_files import RunFile
 from rapdarts.reports.confusion import confusion_table
 from rapdarts.reports.evaluation import MOST_ROWS, accuracy_of
@@ -83,12 +83,12 @@ def page(report: Mapping[str, Any]) -> str:
         markdown(("step", "planned", "took"), steps),
         *(round_table(number, one) for number, one in enumerate(report["rounds"], 1)),
     ]
-    return "\n".join(parts)
+    return printable("\n".join(parts), lines=True)
 
 
 def bullets(lines: Sequence[str]) -> str:
     """Return lines as a list in Markdown."""
-    return "".join(f"- {line}\n" for line in lines)
+    return "".join(f"- {printable(line)}\n" for line in lines)
 
 
 def confusion(quality: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, printable
 from rapdarts.files.atomic import file_to_write
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ def encoded(figure: Figure, suffix: str) -> bytes:
     return content.getvalue()
 
 
+def drawable(words: str) -> str:
+    """Escape dollar signs, which would start a formula in matplotlib, and characters that cannot be drawn."""
+    return printable(words, lines=True).replace("$", r"\$")
+
+
 def draw_bars(networks: Sequence[Panels], suffix: str) -> bytes:
     """Return an image with a row of bar charts for each network, one chart per quantity, in the format of `suffix`."""
     from matplotlib.ticker import StrMethodFormatter
@@ -57,13 +62,13 @@ def draw_bars(networks: Sequence[Panels], suffix: str) -> bytes:
     columns = max(len(network.series) for network in networks)
     figure = new_figure(columns * max(4.5, 1.2 + 0.2 * most), 4.4 * len(networks))
     for part, network in zip(figure.subfigures(len(networks), 1, squeeze=False)[:, 0], networks, strict=True):
-        part.suptitle(network.heading, fontsize=11, x=0.01, ha="left")
+        part.suptitle(drawable(network.heading), fontsize=11, x=0.01, ha="left")
         panels = part.subplots(1, columns, sharex=True, squeeze=False)[0]
         for panel, colour, (title, values) in zip(panels, COLOURS, network.series.items(), strict=False):
             named = range(0, len(values), 1 + len(values) // MOST_LABELS)
             panel.bar(range(len(values)), values, color=colour, width=0.75)
             panel.set_title(title, fontsize=10)
-            panel.set_xticks(named, [network.labels[place] for place in named], rotation=90, fontsize=8)
+            panel.set_xticks(named, [drawable(network.labels[place]) for place in named], rotation=90, fontsize=8)
             panel.set_xlim(-0.6, max(1, len(values)) - 0.4)
             panel.tick_params(axis="y", labelsize=8)
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))

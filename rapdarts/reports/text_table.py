@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from rapdarts.errors import printable
+
 
 def aligned(
     rows: Sequence[Sequence[str]], left: Collection[int] = (0,), widths: Sequence[int] | None = None
@@ -13,6 +15,7 @@ def aligned(
     A column is as wide as its longest cell, and at least as wide as its entry in `widths`, if given.
     """
     columns = []
+    rows = [[printable(cell) for cell in row] for row in rows]
     for number, column in enumerate(zip(*rows, strict=True)):
         width = max([*map(len, column), 0 if widths is None else widths[number]])
         columns.append([cell.ljust(width) if number in left else cell.rjust(width) for cell in column])
@@ -21,7 +24,7 @@ def aligned(
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown, with a line break at its end; the cells must not contain characters that end a cell."""
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
+    return "".join(f"| {' | '.join(map(printable, row))} |\n" for row in (head, ("---",) * len(head), *rows))
 
 
 def missing(operations: Mapping[str, Sequence[str]]) -> str:

@@ -31,8 +31,10 @@ NAME = re.compile(
 POSITION = re.compile(r"(?:.*[./])?(?:arr_)?(?P<place>[01])")
 """Pattern for the positions of arrays without names, in a list or a file from numpy.savez; the normal cell comes first."""
 MAX_CHECKPOINT_BYTES = 10**10
-MOST_NUMBERS, MOST_PARTS = 1_000_000, 1_000_000
-"""Maximum number of values in an array, and of parts in a tree, which may contain the same list many times."""
+MOST_NUMBERS, MOST_IN_ALL = 100_000, 20_000_000
+"""Maximum number of values in an array, and in a whole file. Larger arrays are skipped; a list may be stored once and used many times."""
+COST_IN_LIST = 20
+"""Time that a value in a list takes, compared with a value in a tensor."""
 DEEPEST = 8
 
 
@@ -201,23 +203,25 @@ def _reason(error: Exception) -> str:
 
 def _leaves(tree: Any, path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the small numeric arrays in a tree of dictionaries, lists, tensors and numbers, down to the depth DEEPEST."""
-    parts, seen = [(tree, "", 0)], 0
+    parts, left = [(tree, "", 0)], MOST_IN_ALL
     while parts:
         value, name, depth = parts.pop()
+        found: np.ndarray | None = None
         if isinstance(value, torch.Tensor):
-            if _is_small(value):
-                yield name, value.detach().double().numpy()
+            found = value.detach().double().numpy() if _is_small(value) else None
         elif isinstance(value, np.ndarray):
-            if value.dtype.kind in "fiu":
-                yield name, value.astype(np.float64)
-        elif isinstance(value, list | tuple) and (array := _of_numbers(value)) is not None:
-            yield name, array
-        elif isinstance(value, Mapping | list | tuple) and depth < DEEPEST:
-            seen += len(value)
-            if seen > MOST_PARTS:
-                raise InputError(f"{path} holds more than {MOST_PARTS:,} values, too many for alphas.")
+            found = value.astype(np.float64) if value.dtype.kind in "fiu" else None
+        elif isinstance(value, list | tuple):
+            found = _of_numbers(value)
+        if found is None and isinstance(value, Mapping | list | tuple) and depth < DEEPEST:
             inside = [*value.items()] if isinstance(value, Mapping) else [*enumerate(value)]
             parts += [(part, f"{name}.{key}".lstrip("."), depth + 1) for key, part in reversed(inside)]
+            left -= COST_IN_LIST * len(inside)
+        if found is not None:
+            yield name, found
+            left -= found.size * (COST_IN_LIST if isinstance(value, list | tuple) else 1)
+        if left < 0:
+            raise InputError(f"{path} holds more than {MOST_IN_ALL:,} values, too many for alphas.")
 
 
 def _is_small(tensor: torch.Tensor) -> bool:

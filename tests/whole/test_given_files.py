@@ -30,7 +30,7 @@ FILES = {
     "hardware table of a search": ("energy.yaml", "search digits search.hardware=energy.yaml run=new cost.energy=1"),
     "latency table": (
         "times.json",
-        "search digits search.latency=times.json search.space=nasbench201 cost.latency=1 run=new",
+        "search digits search.latency=times.json search.space=nasbench201 skeleton.layers=3 cost.latency=1 run=new",
     ),
     "plan": ("plan.json", "find digits budget.params=100k find.plan=plan.json run=new"),
     "own space": ("mine.py", "search digits --space mine.py run=new"),
