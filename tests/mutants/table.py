@@ -1,4 +1,4 @@
-"""The mutants: faults in single lines of the loops, strategy, cost, networks, training and data, each with its tests."""
+"""The mutants: faults in single lines of the loops, strategy, cost, networks, training, data and files, each with its tests."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ RANKED_IMAGES = "tests/loops/test_rank.py::test_a_ranking_splits_the_training_se
 AUGMENTED = "tests/data/test_dataset.py::test_an_image_is_augmented_anew_in_every_epoch_and_stream"
 INTERVALS = "tests/training/test_intervals.py"
 BILEVEL = "tests/strategy/test_bilevel.py"
+HOSTILE = "tests/whole/test_hostile_files.py"
 EXPECTED = "tests/cost/test_expected.py"
 PEAK = "tests/cost/test_peak_memory.py"
 DISCRETIZE = "tests/strategy/test_discretize.py"
@@ -986,6 +987,44 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             'means["price_gradient"] / means["task_gradient"]',
             'means["task_gradient"] / means["price_gradient"]',
             "tests/loops/test_search.py::test_the_metrics_contain_costs_and_gradient_ratio",
+        ),
+    ],
+    "files/regular.py": [
+        (
+            "a path that was replaced is read",
+            "if not stat.S_ISREG(found.st_mode):",
+            "if False:",
+            "tests/files/test_regular.py::test_a_path_that_is_replaced_after_the_check_is_refused",
+        ),
+        (
+            "a file may have any size",
+            "elif most is not None and found.st_size > most:",
+            "elif False:",
+            "tests/files/test_regular.py::test_a_file_is_read_up_to_its_limit",
+        ),
+    ],
+    "data/pictures.py": [
+        (
+            "pictures are decoded in any format",
+            "formats=FORMATS",
+            "formats=None",
+            f"{HOSTILE}::test_pictures_are_decoded_only_by_decoders[PostScript]",
+        ),
+    ],
+    "data/archives.py": [
+        (
+            "an array may state any shape",
+            "math.prod(shape) * dtype.itemsize > member.file_size",
+            "False",
+            "tests/data/test_archives.py::test_hostile_arrays_are_refused[an enormous shape]",
+        ),
+    ],
+    "errors.py": [
+        (
+            "a reversed direction of text is printed",
+            "one if one.isprintable() or one in kept",
+            "one if ord(one) > 160 or one.isprintable() or one in kept",
+            f"{HOSTILE}::test_strange_names_are_taken_as_text",
         ),
     ],
 }

@@ -58,6 +58,7 @@ def test_functions_and_files_stay_short() -> None:
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 METHODS = {"extractall", "unsafe_load", "full_load", "system", "popen"}
+NEEDED = {"torch.load": "weights_only", "np.load": "allow_pickle", "Image.open": "formats"}
 ARGUMENTS = {("weights_only", False), ("shell", True), ("allow_pickle", True), ("trust_remote_code", True)}
 
 
@@ -88,8 +89,9 @@ def offences(source: str) -> Iterator[str]:
             loader = keywords.get("Loader", node.args[1] if len(node.args) > 1 else None)
             if loader is None or name_of(loader) not in safe_loaders:
                 yield f"{node.lineno}: {called(node)} without a safe loader"
-        if called(node) == "torch.load" and "weights_only" not in keywords:
-            yield f"{node.lineno}: torch.load without weights_only=True"
+        for function, argument in NEEDED.items():
+            if called(node) == function and argument not in keywords:
+                yield f"{node.lineno}: {function} without {argument}="
 
 
 def name_of(node: ast.AST) -> str:
@@ -115,6 +117,8 @@ def test_code_cannot_execute_files(path: Path) -> None:
         "from pickle import loads",
         "torch.load(f)",
         "torch.load(f, weights_only=False)",
+        "np.load(f)",
+        "Image.open(f)",
         "np.load(f, allow_pickle=True)",
         "run(x, shell=True)",
         "os.system(x)",
@@ -136,12 +140,61 @@ def test_the_scan_finds_forbidden_code(source: str) -> None:
         "class Recipe:\n    compile: bool = False",  # a setting of that name
         "from pickle import UnpicklingError",
         "torch.load(f, weights_only=True)",
+        "np.load(f, allow_pickle=False)",
+        "Image.open(f, formats=('PNG',))",
         "yaml.load(text, Loader=yaml.SafeLoader)",
         "class Strict(yaml.SafeLoader): pass\nyaml.load(text, Strict)",
     ],
 )
 def test_the_scan_accepts_safe_code(source: str) -> None:
     assert not list(offences(source))
+
+
+OWN_FILES = {
+    "files/regular.py": {"os.open"},  # the only place where a file of the user is opened
+    "files/atomic.py": {"os.open"},
+    "training/checkpoint.py": {"open", "path.read_bytes"},
+    "training/folder.py": {"os.open"},
+    "training/log.py": {"open", "path.read_bytes"},
+    "training/run.py": {"path.read_text"},
+    "training/memory.py": {"file.read_text", "read_text"},  # /proc and /sys
+    "cost/latency.py": {"read_text"},  # /proc/cpuinfo
+    "data/download.py": {"os.open", "part.open"},
+    "deploy/runtimes.py": {"open"},  # /dev/null
+    "cli/output.py": {"open"},  # /dev/null
+}
+"""Files that may open others than those of the user, and how."""
+OPENING = ("open", "read_text", "read_bytes", "fromfile", "ZipFile", "is_zipfile")
+OF_OPEN_FILES = {
+    "data/archives.py": {"tarfile.open", "zipfile.ZipFile", "archive.open"},
+    "data/readers.py": {"zipfile.is_zipfile"},
+    "data/pictures.py": {"Image.open"},
+    "strategy/foreign_alphas.py": {"zipfile.ZipFile", "zipfile.is_zipfile"},
+}
+"""Functions that read a file which is already open."""
+METHODS_CALLED_OPEN = {"network.open", "runtime.open", "one.open"}
+"""Networks in files, which have read these before."""
+
+
+def openings(source: str) -> Iterator[str]:
+    """Yield the functions in a source that open a file by themselves."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and name_of(node.func) in OPENING:
+            if isinstance(node.func, ast.Name) and node.func.id in ("read_text", "read_bytes"):
+                continue  # those of rapdarts.files
+            yield called(node).lstrip(".")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_of_the_user_are_opened_in_one_place(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix().removeprefix("rapdarts/")
+    allowed = OWN_FILES.get(name, set()) | OF_OPEN_FILES.get(name, set()) | METHODS_CALLED_OPEN
+    assert set(openings(path.read_text(encoding="utf-8"))) - allowed == set()
+
+
+@pytest.mark.parametrize("source", ["open(f)", "path.open()", "Path(f).read_text()", "np.fromfile(f)", "os.open(f, 0)"])
+def test_openings_are_found(source: str) -> None:
+    assert list(openings(source))
 
 
 # --- forbidden text ----------------------------------------------------------------------------------------------
