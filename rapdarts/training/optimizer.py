@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from rapdarts.training.guard import Verdict
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -47,7 +49,13 @@ def sgd_for(
 ) -> torch.optim.Optimizer:
     """Return SGD with momentum over a network's named weights; a resumed run matches each momentum to its weight by name."""
     named = network.named_parameters()
-    return torch.optim.SGD(named, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+    sgd = torch.optim.SGD(named, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+    # The results are the same as with the buffers that torch creates in the first step, but torch leaves those uninitialised
+    # if it skips that step.
+    for weight in network.parameters() if momentum else ():
+        if weight.requires_grad:
+            sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return sgd
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -60,15 +68,21 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def optimizer_step(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], clip: float
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    clip: float,
+    verdict: Verdict,
 ) -> None:
-    """Clip the gradients to a joint norm of `clip` (0: no clipping) and take one step.
+    """Clip the gradients to a joint norm of `clip` (0: no clipping) and take one step, unless the verdict is to skip it.
 
-    Each gradient has the shape of its parameter, or is None.
+    Each gradient has the shape of its parameter, or is None. The optimiser must be a fused one, which decides on the device.
     """
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     if clip > 0:
-        nn.utils.clip_grad_norm_(parameters, clip)
+        nn.utils.clip_grads_with_norm_(parameters, clip, verdict.norm)
+    optimizer.found_inf = (~verdict.kept).float()  # type: ignore[attr-defined]  # the way of torch's gradient scaler
     optimizer.step()
+    del optimizer.found_inf  # type: ignore[attr-defined]
     optimizer.zero_grad()
