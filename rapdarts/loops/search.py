@@ -99,7 +99,7 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
     built = supernet, architecture, sgd, adam = build_stage(config, space, data, stage.layers, stage.number)
     for remark in remarks_on_pools(supernet, data.train.labels.device):
         run.screen.say(remark)
-    guard = Guard(supernet, UPDATES)
+    initial, guard = architecture.alpha.detach().clone(), Guard(supernet, UPDATES)
     alternate, balance = step_of_stage(replica, built, data, run, guard)
 
     learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
@@ -136,7 +136,10 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
         # Record the expected costs of the mixture, and the costs of the genotype that would be derived now without budgets.
         realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))
         facts = (
-            cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts | curve
+            cost_facts(architecture, penalty, realised, run)
+            | certainty(space, architecture, initial)
+            | replica.facts
+            | curve
         )
         run.log(shown(rule.limits), lr=lr, skip_dropout=rate, **facts)
         if epoch >= settings.warmup_epochs:

@@ -49,13 +49,7 @@ def sgd_for(
 ) -> torch.optim.Optimizer:
     """Return SGD with momentum over a network's named weights; a resumed run matches each momentum to its weight by name."""
     named = network.named_parameters()
-    sgd = torch.optim.SGD(named, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
-    # The results are the same as with the buffers that torch creates in the first step, but torch leaves those uninitialised
-    # if it skips that step.
-    for weight in network.parameters() if momentum else ():
-        if weight.requires_grad:
-            sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-    return sgd
+    return torch.optim.SGD(named, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -78,8 +72,12 @@ def optimizer_step(
 
     Each gradient has the shape of its parameter, or is None. The optimiser must be a fused one, which decides on the device.
     """
+    # If SGD skips its first step, it leaves its momentum uninitialised. With zeros, the first step is the same.
+    first = isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"] > 0 and not optimizer.state
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
+        if first and gradient is not None:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     if clip > 0:
         nn.utils.clip_grads_with_norm_(parameters, clip, verdict.norm)
     optimizer.found_inf = (~verdict.kept).float()  # type: ignore[attr-defined]  # the way of torch's gradient scaler
