@@ -169,7 +169,9 @@ def outcome(folder: Path) -> dict[str, Any]:
     state = {name: value for name, value in found[0].items() if name not in ("seconds", "elapsed", "metrics_bytes")}
     state["objects"] = {name: value for name, value in state["objects"].items() if name != "guard"}
     meter = state["meter"]  # a sum over nothing is the same as none
-    state["meter"] = {name: (total, meter["counts"][name]) for name, total in meter["sums"].items() if meter["counts"][name]}
+    state["meter"] = {
+        name: (total, meter["counts"][name]) for name, total in meter["sums"].items() if meter["counts"][name]
+    }
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     records = [{name: fact for name, fact in line.items() if name not in ("seconds", "skipped")} for line in lines]
     names = ("genotype.json", "alphas.json", "candidates.json", "network.safetensors")
