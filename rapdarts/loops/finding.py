@@ -188,6 +188,7 @@ def summary(work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any
         "latency": {name: fact for name, fact in results.get(STEP, {}).items() if name != "step_seconds"} or None,
         "certainty": results["search"]["certainty"],
         "notes": results["search"]["notes"],
+        "warnings": [*results["search"].get("warnings", []), *network.get("warnings", [])],
         "plan": asdict(plan),
         "steps": [
             {

@@ -19,6 +19,7 @@ from rapdarts.deploy.space_lookup import Space, source_of, text_of
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
+from rapdarts.loops import signs
 from rapdarts.loops.baseline_settings import as_searched
 from rapdarts.loops.batch_sizes import within_images
 from rapdarts.loops.latency_first import lacks_table, latency_of_run
@@ -73,6 +74,8 @@ def run_search(
         with within_memory(config, space, data, table, run):
             derivation = searching.search(config, space, data, run, table, provenance(config, config.search))
         report = cost_report(derivation, table, config.search, run)
+        steps = SearchBatches.of(data, config).steps
+        report["warnings"] = signs.of_search(config.search, space, data, run.records(), steps)
         run.write_json(RunFile.RESULT, report)
     return Searched(derivation, report, run.folder, own_space(given))
 
@@ -169,6 +172,11 @@ def run_retraining(
                 trained = retraining.retrain(config, blueprint, data, run)
                 retraining.write_network(run, "", trained, blueprint, data)
             report = retraining.result(trained, blueprint, config.retrain, run)
+            if process_group.is_main:
+                batches, _ = retraining.training_batches(config, data, process_group)
+                report["warnings"] = signs.of_retraining(
+                    config.retrain, data, run.records(), trained.test, batches.steps
+                )
             run.write_json(RunFile.RESULT, report)
     return Retrained(trained.test, trained.best, blueprint, report, run.folder, process_group.is_main, own_space(given))
 

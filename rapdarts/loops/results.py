@@ -24,7 +24,7 @@ from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import plural
 from rapdarts.files.run_files import RunFile
 from rapdarts.reports.cost_table import Costs
-from rapdarts.reports.costs import describe_search
+from rapdarts.reports.costs import describe_search, warnings_of
 from rapdarts.reports.find_page import describe_found
 from rapdarts.reports.ranking import describe_ranking
 from rapdarts.strategy.derive import Derivation
@@ -134,8 +134,8 @@ class Retrained:
         if self.best is not None:
             epochs = self.report["best"]["of_epochs"]
             best = [f"best of {plural(epochs, 'epoch')} on held-out images: test accuracy {self.best}"]
-        lines = [f"test accuracy {self.test}", *best, costs_line(self.costs), f"written to {self.file}"]
-        return "\n".join(lines)
+        lines = [f"test accuracy {self.test}", *best, costs_line(self.costs), *warnings_of(self.report)]
+        return "\n".join([*lines, f"written to {self.file}"])
 
 
 @dataclass(frozen=True, repr=False)

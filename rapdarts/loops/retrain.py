@@ -25,6 +25,7 @@ from rapdarts.training.class_weights import class_weights
 from rapdarts.training.cuda_graph import GraphedStep
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup, join_batch_norms, running_statistics
 from rapdarts.training.ema import EMA
+from rapdarts.training.guard import Guard
 from rapdarts.training.meter import Sum
 from rapdarts.training.metrics import Evaluation, evaluate_logits, predict, topk_correct
 from rapdarts.training.optimizer import autocast, optimizer_step, set_lr, sgd_for, to_device
@@ -64,10 +65,10 @@ class FinalNetwork:
         """Objects to save in checkpoints, by name, in addition to the trained network and its optimiser."""
         return {"best": self.best} if self.ema is None else {"best": self.best, "average": self.ema}
 
-    def update(self) -> None:
-        """Update the moving average after a training step. Does not synchronise with the device."""
+    def update(self, kept: Tensor) -> None:
+        """Update the moving average after a training step, if it was `kept`. Does not synchronise with the device."""
         if self.ema is not None:
-            self.ema.update()
+            self.ema.update(kept)
 
     def weights(self) -> dict[str, Tensor]:
         """Return a copy of the current weights and buffers."""
@@ -107,14 +108,15 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
     sgd = sgd_for(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
     drop_rate = torch.zeros((), device=device)
     balance = class_weights(settings.class_weights, data.train.labels, data.classes)
-    step = training_step(settings, network, final, sgd, drop_rate, batches, run, balance)
+    guard = Guard(network)
+    step = training_step(settings, network, final, sgd, drop_rate, batches, run, balance, guard)
     if settings.compile:
         run.screen.say("compiling at the first step; this takes a minute or more")
     # Compiled code and communication between processes cannot be captured in a CUDA graph.
     eager = settings.compile or run.process_group.size > 1
     take_step = step if eager else GraphedStep(step, device, run.screen.say)
 
-    learners: dict[str, Stateful] = {"network": network, "sgd": sgd, **final.objects}
+    learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "guard": guard, **final.objects}
     for epoch in run.epochs(what, settings.epochs, batches.steps, learners):
         lr = SCHEDULES[settings.schedule](epoch, settings.epochs, settings.lr, settings.lr_min)
         lr *= warmup(epoch, settings.warmup_epochs)
@@ -159,14 +161,16 @@ def training_step(
     batches: Batches,
     run: Run,
     balance: Tensor | None,
+    guard: Guard | None = None,
 ) -> Callable[[Tensor, Tensor, int], dict[str, Sum]]:
     """Return a function that takes one training step.
 
     The function takes this process's part of a batch, images (n, c, h, w) and labels (n,), and the size of the whole batch.
     It returns sums over the whole batch for the record of the epoch, and does not synchronise with the device. `drop_rate`
     is a scalar tensor, the probability of dropping a path, which may change between steps; `balance` holds the weights of
-    the classes (classes,), if any.
+    the classes (classes,), if any. A step that the `guard` (default: a new one) rejects is skipped.
     """
+    guard = guard or Guard(network)
     process_group, weights = run.process_group, list(network.parameters())
     forward = torch.compile(network) if settings.compile else network
     paths = network.paths if isinstance(network, DerivedNetwork) and settings.drop_path > 0 else 0
@@ -175,6 +179,7 @@ def training_step(
 
     def step(images: Tensor, labels: Tensor, size: int) -> dict[str, Sum]:
         sgd.zero_grad()  # a failed graph capture may have left gradients
+        guard.begin()
         loss, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
         parts = batches.parts(size)
         # Masks are drawn for the images of all processes, so that they do not depend on the number of processes.
@@ -193,9 +198,10 @@ def training_step(
         process_group.all_reduce([*gradients, *statistics, loss, correct])
         if statistics:
             torch._foreach_div_(statistics, process_group.size)
-        optimizer_step(sgd, weights, gradients, settings.clip)
-        final.update()
-        return {"train_loss": (loss, size), "train_accuracy": (correct, size)}
+        verdict = guard.check("weights", gradients, loss)
+        optimizer_step(sgd, weights, gradients, settings.clip, verdict)
+        final.update(verdict.kept)
+        return verdict.sums({"train_loss": (loss, size), "train_accuracy": (correct, size)})
 
     return step
 

@@ -40,6 +40,7 @@ from rapdarts.strategy.replicas import mean_weights, replica_seeds
 from rapdarts.strategy.rule import Rule, rule_of
 from rapdarts.training.class_weights import class_weights, mean_loss
 from rapdarts.training.cuda_graph import GraphedStep
+from rapdarts.training.guard import Guard
 from rapdarts.training.meter import Sum
 from rapdarts.training.optimizer import autocast, frozen, optimizer_step, set_lr, sgd_for, to_device
 from rapdarts.training.run import Run, Stateful
@@ -47,6 +48,9 @@ from rapdarts.training.schedules import cosine, skip_dropout
 
 Built = tuple[Supernet | BatchedSupernet, Architecture, torch.optim.Optimizer, torch.optim.Optimizer]
 """The supernet and the architecture of a stage, and their optimisers."""
+
+UPDATES = ("alphas", "weights")
+"""The kinds of updates in a step of the search."""
 
 BEST = 5
 """Number of best genotypes that a search with the rule `exact` writes to candidates.json."""
@@ -95,10 +99,11 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
     built = supernet, architecture, sgd, adam = build_stage(config, space, data, stage.layers, stage.number)
     for remark in remarks_on_pools(supernet, data.train.labels.device):
         run.screen.say(remark)
-    alternate, balance = step_of_stage(replica, built, data, run)
+    initial, guard = architecture.alpha.detach().clone(), Guard(supernet, UPDATES)
+    alternate, balance = step_of_stage(replica, built, data, run, guard)
 
     learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
-    learners["penalty"] = penalty
+    learners |= {"penalty": penalty, "guard": guard}
     stop = EarlyStop(settings.relax.stop_ratio, settings.relax.stop_window)
     if stop.ratio:
         learners["stop"] = stop
@@ -131,7 +136,10 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
         # Record the expected costs of the mixture, and the costs of the genotype that would be derived now without budgets.
         realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))
         facts = (
-            cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts | curve
+            cost_facts(architecture, penalty, realised, run)
+            | certainty(space, architecture, initial)
+            | replica.facts
+            | curve
         )
         run.log(shown(rule.limits), lr=lr, skip_dropout=rate, **facts)
         if epoch >= settings.warmup_epochs:
@@ -181,7 +189,7 @@ class Replica:
 
 
 def step_of_stage(
-    replica: Replica, built: Built, data: DataSet, run: Run
+    replica: Replica, built: Built, data: DataSet, run: Run, guard: Guard | None = None
 ) -> tuple[Callable[..., dict[str, Sum]], Tensor | None]:
     """Return the function that takes one step of a stage, and the weights of the classes (classes,) in its losses, if any.
 
@@ -189,7 +197,7 @@ def step_of_stage(
     """
     settings, labels = replica.config.search, data.train.labels
     balance = class_weights(settings.class_weights, labels, data.classes)
-    step = alternation(settings, *built, replica.penalty, balance)
+    step = alternation(settings, *built, replica.penalty, balance, guard)
     # The second-order gradient and recomputed cells draw the same random numbers twice, which a CUDA graph cannot do.
     eager = settings.unrolled or settings.checkpoint
     return step if eager else GraphedStep(step, labels.device, run.screen.say), balance
@@ -203,13 +211,16 @@ def alternation(
     adam: torch.optim.Optimizer,
     penalty: Penalty,
     balance: Tensor | None = None,
+    guard: Guard | None = None,
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor, bool], dict[str, Sum]]:
     """Return a function that takes one step of the search; `balance` holds the weights of the classes (classes,), if any.
 
     The function takes images (n, c, h, w) and labels (n,) of the training half, images and labels of the search half, and a
     flag that is False during the warm-up. If the flag is set, it updates alpha on the search half; it then updates the weights on
-    the training half. It returns sums for the record of the epoch, and does not synchronise with the device.
+    the training half. It returns sums for the record of the epoch, and does not synchronise with the device. An update that the
+    `guard` (default: a new one) rejects is skipped.
     """
+    guard = guard or Guard(supernet, UPDATES)
     weights = [weight for weight in supernet.parameters() if weight.requires_grad]
     alpha = list(architecture.parameters())
 
@@ -220,6 +231,7 @@ def alternation(
         task: Sequence[Tensor]
         # Architecture: one step with the gradients of the loss on the search half and of the price.
         if warm:
+            guard.begin()
             if settings.unrolled:
                 batches = (images, labels), (search_images, search_labels)
                 loss, task = second_order(supernet, architecture, sgd, *batches, balance)
@@ -230,17 +242,23 @@ def alternation(
                     loss = mean_loss(logits, search_labels, balance)
                 task = torch.autograd.grad(loss, alpha)
                 facts |= observed("search", loss, logits, search_labels)
-            price = torch.autograd.grad(penalty(architecture.expected()), alpha)
+            cost = penalty(architecture.expected())
+            price = torch.autograd.grad(cost, alpha)
             facts["task_gradient"], facts["price_gradient"] = (norm(task), 1), (norm(price), 1)
-            slopes = [t + p for t, p in zip(task, price, strict=True)]
-            optimizer_step(adam, alpha, architecture.regularized(slopes), settings.alpha_clip)
+            slopes = architecture.regularized([t + p for t, p in zip(task, price, strict=True)])
+            verdict = guard.check("alphas", slopes, loss, cost)
+            optimizer_step(adam, alpha, slopes, settings.alpha_clip, verdict)
+            facts = verdict.sums(facts)
 
         # Weights: one step on the training half.
+        guard.begin()
         with autocast(settings.amp, images):
             logits = supernet(images, architecture().detach())
             loss = mean_loss(logits, labels, balance)
-        optimizer_step(sgd, weights, torch.autograd.grad(loss, weights, allow_unused=True), settings.clip)
-        return facts | observed("train", loss, logits, labels)
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        verdict = guard.check("weights", gradients, loss)
+        optimizer_step(sgd, weights, gradients, settings.clip, verdict)
+        return facts | verdict.sums(observed("train", loss, logits, labels))
 
     return step
 

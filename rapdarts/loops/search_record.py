@@ -114,10 +114,23 @@ def cost_facts(
     return facts
 
 
-def certainty(space: SearchSpace, architecture: Architecture) -> dict[str, float]:
-    """Return the entropy and the margin of the mixing weights, for the record of an epoch."""
-    weights = mixing_weights(architecture)
-    return {"entropy": entropy(space, weights), "margin": margin(space, weights)}
+def certainty(space: SearchSpace, architecture: Architecture, initial: Tensor) -> dict[str, float]:
+    """Return the entropy and the margin of the mixing weights, and how far alpha is from `initial`, for the record of an epoch.
+
+    These are the root mean square of alpha around the mean of each edge, and the number of edges whose largest alpha among
+    the candidates is another one. Both alphas are (kinds, edges, primitives).
+    """
+    weights, alpha = mixing_weights(architecture), architecture.alpha.detach()
+    mask = architecture.mask & (architecture.mask.sum(-1, keepdim=True) > 1)
+    means = alpha.where(mask, 0).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1)
+    deviations = (alpha - means)[mask]
+    before, now = (values.where(mask, -torch.inf).argmax(-1) for values in (initial, alpha))
+    return {
+        "entropy": entropy(space, weights),
+        "margin": margin(space, weights),
+        "alpha_rms": deviations.square().mean().sqrt().item() if len(deviations) else 0.0,
+        "winners_changed": int((before != now).sum()),
+    }
 
 
 def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Sum]:

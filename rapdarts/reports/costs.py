@@ -36,7 +36,12 @@ def describe_search(report: Mapping[str, Any]) -> str:
     budgets = report["budgets"]
     for name, share in report["used"].items():
         lines.append(used_line(name, share, budgets[name]))
-    return "\n".join([*lines, *report["notes"]])
+    return "\n".join([*lines, *report["notes"], *warnings_of(report)])
+
+
+def warnings_of(report: Mapping[str, Any]) -> list[str]:
+    """Return the remarks of a run on itself, for the user; older runs have none."""
+    return [f"warning: {remark}" for remark in report.get("warnings", [])]
 
 
 def describe_networks(networks: Sequence[NetworkCosts], rows: str) -> str:

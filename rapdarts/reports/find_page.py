@@ -9,6 +9,7 @@ from rapdarts.config.resources import costs_line, duration, show, used_line
 from rapdarts.errors import plural, printable
 from rapdarts.files.run_files import RunFile
 from rapdarts.reports.confusion import confusion_table
+from rapdarts.reports.costs import warnings_of
 from rapdarts.reports.evaluation import MOST_ROWS, accuracy_of
 from rapdarts.reports.text_table import markdown
 
@@ -24,7 +25,7 @@ def describe_found(report: Mapping[str, Any]) -> str:
     if measured := report["latency"]:
         widths = ", ".join(map(str, measured["channels"]))
         lines.append(f"latency was measured on {measured['device']} (widths: {widths} channels)")
-    lines += [f"test accuracy {accuracy_of(report)}", *report["notes"], *report["remarks"]]
+    lines += [f"test accuracy {accuracy_of(report)}", *report["notes"], *report["remarks"], *warnings_of(report)]
     return "\n".join([*lines, *proof_lines(report)])
 
 

@@ -14,6 +14,7 @@ from rapdarts.errors import DamagedError, InputError, plural
 from rapdarts.files.json import Fault, strict_loads
 from rapdarts.files.run_files import MOST_RECORD_BYTES, RunFile
 from rapdarts.files.text import read_text
+from rapdarts.reports.costs import warnings_of
 from rapdarts.reports.text_table import markdown
 from rapdarts.training.intervals import accuracy_interval, mean_in_words, percent, wilson
 
@@ -39,22 +40,27 @@ class Report:
 def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
     """Return a table with a row for each finished run in the given order, and the reasons why other folders were left out.
 
+    The remarks of the runs on their own results follow the table.
+
     Raises InputError if no folder has a finished run. For a single folder, raises DamagedError if its files are damaged.
     """
     if not folders:
         raise InputError("rapdarts report needs run folders; pass at least one.")
     rows: list[tuple[str, ...]] = []
     left_out: list[str] = []
+    warnings: list[str] = []
     for folder in folders:
         try:
             rows.append(tuple(cell.translate(ESCAPES) for cell in _row(folder)))
+            result = _read(folder / RunFile.RESULT)
+            warnings += [f"- {folder}: {one}".translate(ESCAPES) for one in warnings_of(result)]
         except (InputError, DamagedError) as error:
             if len(folders) == 1:
                 raise
             left_out.append(str(error).partition(";")[0].rstrip("."))
     if len(left_out) == len(folders):
         raise InputError(f"none of these {len(folders)} folders contains a finished run: {'; '.join(left_out)}.")
-    return markdown(COLUMNS, rows), left_out
+    return markdown(COLUMNS, rows) + "".join(f"\n{one}\n" for one in warnings), left_out
 
 
 def _row(folder: Path) -> tuple[str, ...]:

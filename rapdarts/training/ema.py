@@ -29,10 +29,11 @@ class EMA(nn.Module):
         self.counters = [[buffer for buffer in one.buffers() if not buffer.is_floating_point()] for one in both]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Update the averages after a training step. Does not synchronise with the device."""
-        self.updates += 1
+    def update(self, kept: Tensor) -> None:
+        """Update the averages after a training step, if it was `kept` (a boolean scalar). Does not synchronise with the device."""
+        self.updates += kept
         keep = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
+        keep = torch.where(kept, keep, 1.0)
         averages, weights = self.weights
         torch._foreach_mul_(averages, keep)
         torch._foreach_add_(averages, torch._foreach_mul(weights, 1 - keep))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Sum = tuple[Tensor, int]
-"""A sum over images or steps (a scalar on the device), and the number of images or steps."""
+Sum = tuple[Tensor, int | Tensor]
+"""A sum over images or steps (a scalar on the device), and the number of images or steps, which may be on the device too."""
 
 
 class Meter:
@@ -17,9 +18,9 @@ class Meter:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int | Tensor] = {}
 
-    def add(self, name: str, total: Tensor, count: int) -> None:
+    def add(self, name: str, total: Tensor, count: int | Tensor) -> None:
         """Add a sum (a scalar tensor) over `count` images or steps. Does not synchronise with the device."""
         total = total.detach().to(torch.float64, copy=True)  # the next step may overwrite it
         self.sums[name] = self.sums[name].to(total.device) + total if name in self.sums else total
@@ -30,10 +31,15 @@ class Meter:
             self.add(name, total, count)
 
     def means(self) -> dict[str, float]:
-        return {name: total.item() / self.counts[name] for name, total in self.sums.items()}
+        """Return the means by name; a mean over nothing is NaN."""
+        counts = self._plain_counts()
+        return {name: total.item() / counts[name] if counts[name] else math.nan for name, total in self.sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": {name: total.cpu() for name, total in self.sums.items()}, "counts": dict(self.counts)}
+        return {"sums": {name: total.cpu() for name, total in self.sums.items()}, "counts": self._plain_counts()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+
+    def _plain_counts(self) -> dict[str, int]:
+        return {name: int(count) for name, count in self.counts.items()}

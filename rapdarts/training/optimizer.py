@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from rapdarts.training.guard import Verdict
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -60,15 +62,25 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def optimizer_step(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], clip: float
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    clip: float,
+    verdict: Verdict,
 ) -> None:
-    """Clip the gradients to a joint norm of `clip` (0: no clipping) and take one step.
+    """Clip the gradients to a joint norm of `clip` (0: no clipping) and take one step, unless the verdict is to skip it.
 
-    Each gradient has the shape of its parameter, or is None.
+    Each gradient has the shape of its parameter, or is None. The optimiser must be a fused one, which decides on the device.
     """
+    # If SGD skips its first step, it leaves its momentum uninitialised. With zeros, the first step is the same.
+    first = isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"] > 0 and not optimizer.state
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
+        if first and gradient is not None:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     if clip > 0:
-        nn.utils.clip_grad_norm_(parameters, clip)
+        nn.utils.clip_grads_with_norm_(parameters, clip, verdict.norm)
+    optimizer.found_inf = (~verdict.kept).float()  # type: ignore[attr-defined]  # the way of torch's gradient scaler
     optimizer.step()
+    del optimizer.found_inf  # type: ignore[attr-defined]
     optimizer.zero_grad()

@@ -24,6 +24,7 @@ from rapdarts.files import atomic as files
 from rapdarts.files.run_files import RunFile
 from rapdarts.training import checkpoint
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
+from rapdarts.training.guard import Guard
 from rapdarts.training.log import Log, Screen
 from rapdarts.training.meter import Meter
 
@@ -68,6 +69,7 @@ class Run:
         self.stream = seed, 0
         self.finished: list[dict[str, Any]] = []
         self.objects: Mapping[str, Stateful] = {}
+        self.guard: Guard | None = None
         self.asked_to_stop: int | None = None
         self.saved_at = self.began = time.monotonic()
         self.opened = self.began - (resumed.get("elapsed", 0.0) if resumed else 0.0)
@@ -94,8 +96,10 @@ class Run:
         Restores `objects` from a checkpoint that was written in this stage. A stage that is already finished yields no
         epoch, and restores only the objects named in `carries`, which later stages need. The random numbers of a step
         depend on `stream`, a seed and a stage number; the default is the run's seed and the number of stages before this one.
+        Raises DivergedError if a Guard among the objects says so.
         """
         self.objects, self.stream = objects, stream or (self.seed, self.stage)
+        self.guard = next((thing for thing in objects.values() if isinstance(thing, Guard)), None)
         if self._resumed and self.stage < self._resumed["stage"]:
             for name in carries:
                 self._restore(name, objects[name], self._resumed["finished"][self.stage][name])
@@ -103,18 +107,22 @@ class Run:
             self.stage += 1
             return
         self.epoch = self.step = 0
-        spent = 0.0
+        spent, begins = 0.0, not self.stage
         if self._resumed:
             for name, thing in objects.items():
-                self._restore(name, thing, self._resumed["objects"][name])
+                self._restore(name, thing, self._resumed["objects"].get(name, {}))
             self.epoch, self.step = self._resumed["epoch"], self._resumed["step"]
             self.meter.load_state_dict(self._resumed["meter"])
             spent = self._resumed["seconds"]
             if self.epoch < epochs:
                 self.screen.say(f"resuming {what} at epoch {self.epoch + 1}, step {self.step + 1}")
             self._resumed = None
+            begins = False
         self.what, self.steps, self.total = what, steps, epochs
+        if begins:
+            self.save()  # so that there is a state to return to if the first steps fail
         self.screen.start(what, self.epoch * steps + self.step, epochs * steps)
+        self._heed_guard()
         while self.epoch < epochs and not stopped():
             self.began, spent = time.monotonic() - spent, 0.0
             yield self.epoch
@@ -165,6 +173,8 @@ class Run:
             yield batch
             self.step += 1
             self.screen.step()
+            if self.guard and (self.step == self.steps or self.step % self.guard.interval == 0):
+                self._heed_guard()
             self._pause()
 
     def log(self, show: Sequence[str] = (), **facts: float) -> None:
@@ -173,6 +183,9 @@ class Run:
         Raises DivergedError if a value is not finite.
         """
         numbers = {**self.meter.means(), **facts}
+        if self.guard:
+            numbers["skipped"] = self.guard.end_epoch()
+            show = [*show, *(["skipped"] if numbers["skipped"] else [])]
         for name, value in numbers.items():
             if not math.isfinite(value):
                 raise self._diverged(f"{name} is {value} in epoch {self.epoch + 1}")
@@ -248,6 +261,18 @@ class Run:
         saved = (self.folder / RunFile.CHECKPOINT).exists()
         kept = "; the last checkpoint was written before the divergence" if saved else ""
         return DivergedError(f"{sign}: the training diverged. Lower the learning rate{kept}.")
+
+    def _heed_guard(self) -> None:
+        """Report skipped updates; if there were too many in a row, save the last good state and raise DivergedError."""
+        if self.guard is None:
+            return
+        sentences, stop = self.guard.news()
+        where = f"epoch {self.epoch + 1}, step {self.step}"
+        for sentence in sentences:
+            self.screen.say(f"{self.what}, {where}: {sentence}")
+        if stop:
+            self.save()
+            raise self._diverged(f"{self.guard.reason} at {self.what}, {where}")
 
     def _pause(self, when: str = "after") -> None:
         """Save if a checkpoint is due, and stop if any process received a signal. Called between two steps.

@@ -284,6 +284,6 @@ class RetrainStep:
 
 def same(facts: Mapping[str, Any], expected: Mapping[str, float], places: Callable[[float], Any]) -> None:
     """Assert that the sums that a loop returned have the expected means, within the tolerance that `places` adds."""
-    assert {name: float(total) / count for name, (total, count) in facts.items()} == {
+    assert {name: float(total) / float(count) for name, (total, count) in facts.items()} == {
         name: places(value) for name, value in expected.items()
     }

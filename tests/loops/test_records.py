@@ -68,10 +68,10 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[dict
     folder, seen, original = tmp_path_factory.mktemp("runs") / "search", Steps(), searching.alternation
 
     def watched(
-        settings: Any, supernet: Any, architecture: Any, sgd: Any, adam: Any, penalty: Any, balance: Any = None
+        settings: Any, supernet: Any, architecture: Any, sgd: Any, adam: Any, penalty: Any, *others: Any
     ) -> Callable[..., Any]:
-        step = original(settings, supernet, architecture, sgd, adam, penalty, balance)
-        seen.balances.append(balance)
+        step = original(settings, supernet, architecture, sgd, adam, penalty, *others)
+        seen.balances.append(others[0])
 
         def take(*batches: Any) -> Any:
             state = (
@@ -191,7 +191,7 @@ def retraining_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[
 
     def watched(settings: Any, network: Any, final: Any, sgd: Any, drop_rate: Tensor, *others: Any) -> Any:
         step = original(settings, network, final, sgd, drop_rate, *others)
-        seen.balances.append(others[-1])
+        seen.balances.append(others[2])
 
         def take(images: Tensor, labels: Tensor, size: int) -> Any:
             state = float(sgd.param_groups[0]["lr"]), float(drop_rate), network.training

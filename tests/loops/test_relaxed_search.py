@@ -61,7 +61,7 @@ def test_the_supernet_gets_drawn_weights_and_the_price_expected_ones(unrolled: b
 
     sgd = sgd_for(supernet, 0.1, 0.9, 3e-4)
     set_lr(sgd, 0.1)
-    adam = torch.optim.Adam(architecture.named_parameters(), 0.0)
+    adam = torch.optim.Adam(architecture.named_parameters(), 0.0, fused=True)
     step = loop.alternation(settings, supernet, architecture, sgd, adam, penalty)  # type: ignore[arg-type]
     facts = step(*BATCH, *BATCH, True)
     alpha = architecture.alpha.detach().requires_grad_()

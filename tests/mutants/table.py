@@ -40,8 +40,8 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
     "loops/search.py": [
         (
             "the price is that of drawn weights",
-            "penalty(architecture.expected()), alpha)",
-            "penalty(architecture()), alpha)",
+            "cost = penalty(architecture.expected())",
+            "cost = penalty(architecture())",
             f"{RELAXED}::test_the_supernet_gets_drawn_weights_and_the_price_expected_ones[False]",
         ),
         (
@@ -142,8 +142,8 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
         (
             "alpha is not clipped",
-            "architecture.regularized(slopes), settings.alpha_clip)",
-            "architecture.regularized(slopes), 0.0)",
+            "optimizer_step(adam, alpha, slopes, settings.alpha_clip, verdict)",
+            "optimizer_step(adam, alpha, slopes, 0.0, verdict)",
             FIRST,
         ),
         (
@@ -166,8 +166,8 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
         (
             "the weights of a search are not clipped",
-            "allow_unused=True), settings.clip)",
-            "allow_unused=True), 0.0)",
+            "optimizer_step(sgd, weights, gradients, settings.clip, verdict)",
+            "optimizer_step(sgd, weights, gradients, 0.0, verdict)",
             FIRST,
         ),
         (
@@ -356,13 +356,13 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
         (
             "the retraining is not clipped",
-            "gradients, settings.clip)",
-            "gradients, 0.0)",
+            "gradients, settings.clip, verdict)",
+            "gradients, 0.0, verdict)",
             RETRAIN_PLAIN,
         ),
         (
             "the moving average is never updated",
-            "        final.update()",
+            "        final.update(verdict.kept)",
             "        pass",
             RETRAIN_PLAIN,
         ),
@@ -838,7 +838,7 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
     "training/optimizer.py": [
         (
             "gradients are clipped by value",
-            "nn.utils.clip_grad_norm_(parameters, clip)",
+            "nn.utils.clip_grads_with_norm_(parameters, clip, verdict.norm)",
             "nn.utils.clip_grad_value_(parameters, clip)",
             RETRAIN_PLAIN,
         ),

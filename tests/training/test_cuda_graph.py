@@ -28,6 +28,7 @@ from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.relaxation import Architecture
 from rapdarts.training.cuda_graph import EAGER, WAITED, GraphedStep
+from rapdarts.training.guard import Verdict
 from rapdarts.training.optimizer import optimizer_step, set_lr, sgd_for
 from tests import spaces
 
@@ -253,7 +254,7 @@ def waits(narrow: bool, name: str) -> Callable[[], Any]:
     architecture = Architecture(space)
     peak = {"peak_memory": 0.1} if space.inputs == 2 else {}
     penalty = Penalty(table, {**asdict(SearchConfig().cost), "macs": 0.5, **peak})
-    sgd = torch.optim.SGD(supernet.parameters(), 0.1, 0.9)
+    sgd = torch.optim.SGD(supernet.parameters(), 0.1, 0.9, fused=True)
     adam = torch.optim.Adam(architecture.parameters(), 0.1, capturable=True, fused=True)
     step = alternation(SearchConfig(), supernet, architecture, sgd, adam, penalty)
     images, labels = torch.randn(2, 1, 8, 8), torch.tensor([0, 2])
@@ -294,6 +295,13 @@ class OnTheDevice(TorchDispatchMode):
         assert not moved, f"the result of {func} leaves the device"
 
 
+# Torch has no fused optimisers for the meta device, and the others do not accept a verdict.
+IGNORED = property(lambda optimizer: None, lambda optimizer, value: None, lambda optimizer: None)
+UnfusedSGD, UnfusedAdam = (
+    type("Unfused", (kind,), {"found_inf": IGNORED}) for kind in (torch.optim.SGD, torch.optim.Adam)
+)
+
+
 @pytest.mark.parametrize("name", spaces.NAMES)
 def test_a_search_step_does_not_synchronise(name: str) -> None:
     """The step runs on the meta device, which has no values to read back, and uses no tensors of the host except scalars."""
@@ -307,13 +315,13 @@ def test_a_search_step_does_not_synchronise(name: str) -> None:
     supernet.dropout.rate = 0.5  # type: ignore[union-attr, assignment]
     peak = 0.1 if "pool" in "".join(space.primitives) and space.inputs == 2 else 0.0
     penalty = Penalty(table, {**asdict(settings.cost), "macs": 0.5, "peak_memory": peak}, device="meta")
-    sgd = torch.optim.SGD(supernet.parameters(), 0.1, 0.9)
-    adam = torch.optim.Adam(architecture.parameters(), 0.1)
+    sgd, adam = UnfusedSGD(supernet.parameters(), 0.1, 0.9), UnfusedAdam(architecture.parameters(), 0.1)
     step = alternation(settings, supernet, architecture, sgd, adam, penalty)  # type: ignore[arg-type]
     images, labels = torch.empty(2, 1, 8, 8, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
     for optimizer, learner in ((sgd, supernet), (adam, architecture)):  # the first step creates their state
         weights = list(learner.parameters())
-        optimizer_step(optimizer, weights, [torch.zeros_like(weight) for weight in weights], clip=0)
+        gradients, kept = [torch.zeros_like(weight) for weight in weights], torch.ones((), device="meta") > 0
+        optimizer_step(optimizer, weights, gradients, 0, Verdict(kept, kept))
     with OnTheDevice():
         step(images, labels, images, labels, True)
 

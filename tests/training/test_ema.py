@@ -26,7 +26,7 @@ def test_weights_follow_the_recursion(decay: float) -> None:
     expected = {name: value.detach().clone().double() for name, value in network.named_parameters()}
     for step in range(1, 8):
         moved(network, step)
-        ema.update()
+        ema.update(torch.tensor(True))
         keep = min(decay, (1 + step) / (10 + step))
         for name, value in network.named_parameters():
             expected[name] = keep * expected[name] + (1 - keep) * value.double()
@@ -51,7 +51,7 @@ def test_the_average_is_independent_of_the_network() -> None:
 def test_networks_without_batch_norms_can_be_averaged() -> None:
     network = nn.Linear(2, 1)
     ema = EMA(network, 0.5)
-    ema.update()
+    ema.update(torch.tensor(True))
     assert torch.equal(ema.network.weight, network.weight)
 
 
@@ -59,12 +59,12 @@ def test_the_average_resumes_from_its_state() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
     ema = EMA(network, 0.9)
     moved(network, 1)
-    ema.update()
+    ema.update(torch.tensor(True))
     state = {name: value.clone() for name, value in ema.state_dict().items()}
     other = EMA(network, 0.9)
     other.load_state_dict(state)
     moved(network, 2)
-    ema.update()
-    other.update()
+    ema.update(torch.tensor(True))
+    other.update(torch.tensor(True))
     for name, value in ema.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)

@@ -1,0 +1,203 @@
+"""Signs that a run means nothing: each planted cause is named, and short healthy runs get no remark."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.cli.main import main
+from rapdarts.config.experiment import DataConfig, SearchConfig
+from rapdarts.data.dataset import DataSet, load_dataset
+from rapdarts.deploy.space_lookup import named_space
+from rapdarts.loops import signs
+from rapdarts.training.metrics import Evaluation
+from tests.loops.planted import RETRAIN, SEARCH
+
+DARTS = named_space("darts")
+
+
+def warnings(folder: Path) -> list[str]:
+    found: list[str] = json.loads((folder / "result.json").read_text())["warnings"]
+    return found
+
+
+# --- thresholds ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss", "steps", "is_sign"),
+    [
+        (2.31, 100, True), (2.29, 100, False), (2.31, 99, False), (3.2, 99, False),
+        (6.9, 10, False), (7.0, 10, True), (7.0, 9, False), (754.0, 15, True),
+    ],
+)  # fmt: skip
+def test_a_loss_is_compared_with_that_of_a_constant_prediction(loss: float, steps: int, is_sign: bool) -> None:
+    found = signs.loss_not_below_chance(loss, math.log(10), steps, " of stage 2", "search.lr")
+    assert bool(found) == is_sign
+    assert not found or (f"the training loss of stage 2 is {loss:,.4g}" in found and "lower search.lr" in found)
+
+
+@pytest.mark.parametrize("kind", ["none", "balanced"])
+def test_the_loss_of_chance_is_the_least_of_all_constant_predictions(kind: str) -> None:
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    data: Any = type("Data", (), {"train": type("Images", (), {"labels": labels}), "classes": 3})
+    logits = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    weights = signs.class_weights(kind, labels, 3)
+    newton = torch.optim.LBFGS([logits], max_iter=100, tolerance_grad=1e-12)
+
+    def loss() -> torch.Tensor:
+        newton.zero_grad()
+        value = signs_loss(logits.expand(100, 3), labels, weights)
+        value.backward()
+        return value
+
+    newton.step(loss)  # type: ignore[no-untyped-call]
+    assert signs.chance_loss(data, kind) == pytest.approx(float(loss()), rel=1e-6)
+
+
+def signs_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    own = -logits.log_softmax(1)[torch.arange(100), labels]
+    return (own if weights is None else own * weights[labels].double()).mean()
+
+
+@pytest.mark.parametrize(
+    ("rms", "changed", "updates", "space", "is_sign"),
+    [
+        (1.9e-3, 20, 1000, DARTS, True),
+        (2.1e-3, 20, 1000, DARTS, False),
+        (0.1, 0, 1000, DARTS, True),
+        (0.1, 1, 1000, DARTS, False),
+        (1e-3, 0, 40, DARTS, False),  # too short: a random walk reaches 3.8 times the initial deviation
+        (0.1, 0, 1000, named_space("nasbench201"), False),  # six edges may keep their winners by chance
+        (1e-3, 0, 1000, named_space("nasbench201"), True),
+    ],
+)
+def test_alphas_that_stay_at_their_initial_values_are_named(
+    rms: float, changed: int, updates: int, space: SearchSpace, is_sign: bool
+) -> None:
+    settings, last = SearchConfig(), {"alpha_rms": rms, "winners_changed": changed}
+    assert (settings.alpha_init, settings.alpha_lr) == (1e-3, 6e-4)
+    found = signs.alphas_unmoved(settings, space, last, updates, "")
+    assert bool(found) == is_sign and (not found or found.startswith("the alphas did not move ("))
+
+
+def test_alphas_without_any_gradient_are_named_if_they_begin_at_zero() -> None:
+    last = {"alpha_rms": 0.0, "winners_changed": 0}
+    assert signs.alphas_unmoved(replace(SearchConfig(), alpha_init=0.0), DARTS, last, 1, "")
+
+
+def test_saturated_alphas_are_named() -> None:
+    assert not signs.alphas_saturated(16.0, "")
+    assert "lower search.alpha_lr" in signs.alphas_saturated(17.0, "")
+
+
+def test_a_price_is_judged_over_most_epochs() -> None:
+    assert not signs.price_drowned_task([50.0, 9.0, 9.0], "")
+    assert "12.3 times" in signs.price_drowned_task([1.0, 12.34, 50.0], "")
+
+
+@pytest.mark.parametrize(
+    ("correct", "steps", "is_sign"), [(12, 100, True), (12, 99, False), (40, 100, False), (0, 100, True)]
+)
+def test_an_accuracy_is_compared_with_the_share_of_the_most_frequent_class(
+    correct: int, steps: int, is_sign: bool
+) -> None:
+    labels = torch.arange(100) % 10
+    assert bool(signs.accuracy_of_chance(Evaluation(correct, 100, 2.3), labels, steps)) == is_sign
+
+
+def test_a_frequent_class_raises_the_accuracy_of_chance() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    assert "90.00 %" in signs.accuracy_of_chance(Evaluation(91, 100, 0.3), labels, 100)
+
+
+# --- planted causes ------------------------------------------------------------------------------------------------
+
+SEVERAL = ["search.epochs=4"]
+
+
+def pixels(folder: Path, images: np.ndarray) -> list[str]:
+    np.savez(folder / "own.npz", x=images, y=np.arange(120) % 10)
+    return ["data.name=npz", f"data.path={folder / 'own.npz'}", "data.fraction=1", "search.batch=20"]
+
+
+CAUSES: dict[str, tuple[Any, str]] = {
+    "lr": (lambda folder: ["search.lr=1000", "search.clip=0", *SEVERAL], "the training loss is "),
+    "alpha_lr": (lambda folder: ["search.alpha_lr=1000"], "the alphas reached a root mean square of "),
+    "price": (lambda folder: ["cost.macs=1000"], "the price has a gradient "),
+    "black": (lambda folder: pixels(folder, np.zeros((120, 8, 8), np.uint8)), "training images that were compared are black"),
+    "equal": (
+        lambda folder: pixels(folder, np.repeat(np.arange(64, dtype=np.uint8).reshape(1, 8, 8), 120, 0)),
+        "training images that were compared are equal",
+    ),
+    "frozen": (lambda folder: ["search.alpha_init=0.3", "search.alpha_lr=1e-9"], ""),  # too short to judge
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_search_that_means_nothing_says_so(cause: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In result.json, on the screen and in the table of runs."""
+    keys, sign = CAUSES[cause]
+    folder = tmp_path / "run"
+    assert main([*SEARCH, *keys(tmp_path), f"run={folder}"]) == 0
+    found, shown = [one for one in warnings(folder) if sign and sign in one], capsys.readouterr().out
+    assert len(found) == (1 if sign else 0), warnings(folder)
+    assert main(["report", str(folder)]) == 0
+    table = capsys.readouterr().out
+    assert all(f"warning: {one}" in shown and one in table for one in found)
+    assert found or (warnings(folder) == [] and "warning" not in shown + table)
+
+
+def test_a_retraining_that_means_nothing_says_so(tmp_path: Path) -> None:
+    long = ["retrain.epochs=17", "retrain.ema=0", "retrain.drop_path=0"]
+    keys = pixels(tmp_path, np.zeros((120, 8, 8), np.uint8))[:3]
+    assert main([*RETRAIN, *long, *keys, "retrain.batch=20", f"run={tmp_path / 'run'}"]) == 0
+    first, second = warnings(tmp_path / "run")[0], warnings(tmp_path / "run")[-1]
+    assert "are black" in first and "the test accuracy, 10.00 %, is not above" in second
+
+
+# --- healthy runs --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return load_dataset(DataConfig(), torch.device("cpu"), 0)
+
+
+def test_healthy_images_differ(digits: DataSet) -> None:
+    assert signs.constant_pixels(digits.train) == ""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_short_healthy_search_gets_no_remark(seed: int, epochs: int, tmp_path: Path) -> None:
+    keys = [f"search.epochs={epochs}", f"search.warmup_epochs={epochs - 1}", f"seed={seed}"]
+    assert main([*SEARCH, *keys, f"run={tmp_path / 'run'}"]) == 0
+    assert warnings(tmp_path / "run") == []
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "keys", [["search.epochs=1", "search.warmup_epochs=0"], ["search.epochs=2"], [], ["budget.params=100k"]], ids=str
+)
+def test_a_search_of_the_digits_gets_no_remark(keys: list[str], seed: int, tmp_path: Path) -> None:
+    assert main(["search", "digits", "threads=1", *keys, f"seed={seed}", f"run={tmp_path / 'run'}"]) == 0
+    assert warnings(tmp_path / "run") == []
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("epochs", [1, 2, 10])
+def test_a_retraining_of_the_digits_gets_no_remark(epochs: int, seed: int, tmp_path: Path) -> None:
+    keys = ["threads=1", f"retrain.epochs={epochs}", f"seed={seed}", f"run={tmp_path / 'run'}"]
+    assert main(["retrain", "PDARTS", "digits", *keys]) == 0
+    assert warnings(tmp_path / "run") == []
