@@ -7,12 +7,12 @@ INSTALLED = .venv/.installed
 FOREIGN = .venv-timm/.installed
 TIMM = timm==1.0.31 torchvision==0.28.0
 
-.PHONY: help install demo test proofs mutants bench evidence evidence-full lint clean
+.PHONY: help install triton demo test proofs mutants bench evidence evidence-full lint clean
 
 help:
 	@echo "make demo      find, train, test and export a network for the digits that ship with the package"
 	@echo "make test      run all tests, including style, types and import directions"
-	@echo "make proofs    check prices against counts for 1,000 random genotypes per space instead of 30, and count timm's networks"
+	@echo "make proofs    check prices against counts for 1,000 random genotypes per space instead of 30, count timm's networks, and plant faults in GPU kernels"
 	@echo "make mutants   break one line at a time and check that a test fails (about ten minutes)"
 	@echo "make bench     measure the speed of the batched and plain supernets, the data pipeline and the command line"
 	@echo "make evidence  compare searches with chance: run the missing searches, and write docs/evidence.md"
@@ -26,6 +26,10 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $(INSTALLED)
+
+# Triton's interpreter runs the GPU kernels on a CPU. CUDA builds of torch bring their own version of Triton, which is kept.
+triton: $(INSTALLED)
+	.venv/bin/python -c "import triton" 2>/dev/null || .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt triton==3.9.0
 
 demo: $(INSTALLED)
 	rm -rf runs/demo
@@ -42,8 +46,8 @@ $(FOREIGN): setup.cfg pyproject.toml constraints.txt Makefile
 	touch $(FOREIGN)
 
 # Expected cost = counted cost, peak memory = simulated peak, and every budget is met. `make test` checks this on a smaller sample.
-# Counting timm's networks takes two minutes.
-proofs: $(INSTALLED) $(FOREIGN)
+# Counting timm's networks takes two minutes. Faults are planted in each kernel, in Triton's interpreter.
+proofs: $(INSTALLED) $(FOREIGN) triton
 	.venv/bin/python -m pytest --numprocesses 2 -m proof
 	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py tests/loops/test_find.py
 	.venv-timm/bin/python -m pytest -p no:cacheprovider tests/foreign

@@ -12,6 +12,7 @@ from typing import Any
 
 from rapdarts.config.finding import FindConfig
 from rapdarts.config.key_values import knob
+from rapdarts.config.random_baseline import RandomConfig
 from rapdarts.config.relaxation import RELAXATIONS, RelaxationConfig
 from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError, shorten
@@ -129,24 +130,6 @@ class BudgetConfig(make_dataclass("Budgets", budget_knobs(), frozen=True)):  # t
 
 
 @dataclass(frozen=True)
-class RandomConfig:
-    """The random baseline: genotypes drawn under the constraints of a search and trained with the retraining recipe."""
-
-    count: int = knob(5, "number of genotypes to draw and train", low=1, high=1e4)
-    macs: float = knob(
-        0.0,
-        "MACs to match, such as 500M; 0: meet the budgets or, without budgets, match the MACs of `random.like` if it is set",
-        amount="macs",
-    )
-    like: str = knob(
-        "", "search whose budgets, cap on skips and MACs are matched, or genotype whose MACs are matched", "path"
-    )
-    tolerance: float = knob(
-        0.05, "largest relative difference in MACs, if there is no budget", "fraction", above=0, high=1
-    )
-
-
-@dataclass(frozen=True)
 class SearchConfig:
     """The search: stages, the two optimisers, prices and budgets, and how the genotype is derived."""
 
@@ -202,6 +185,12 @@ class SearchConfig:
         "batched",
         "how the supernet is computed; batched: all edges from a state at once; plain: one edge at a time, as a reference",
         choices=("batched", "plain"),
+    )
+    kernels: str = knob(
+        "auto",
+        "kernels of the batched supernet on a GPU; auto: Triton kernels that pass a check on this GPU, torch's operations in place of"
+        " the others; triton: Triton kernels, or an error; torch: only torch's operations",
+        choices=("auto", "torch", "triton"),
     )
     checkpoint: bool = knob(
         False,

@@ -16,8 +16,8 @@ from rapdarts.errors import InputError, plural, shorten, suggestion
 from rapdarts.files.run_files import RunFile
 from rapdarts.files.yaml import read_yaml
 
-HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "search.checkpoint")
-"""Knobs that may change when a run resumes. Rounding depends on threads and device, so a change of either is reported."""
+HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "search.checkpoint", "search.kernels")
+"""Knobs that may change when a run resumes. Rounding depends on threads, device and kernels; changes of the first two are reported."""
 
 
 Pairs = list[tuple[str, Any]]
@@ -113,6 +113,10 @@ def check_experiment(config: Experiment) -> None:
         raise InputError(
             f"search.warmup_epochs={search.warmup_epochs} leaves no epoch of search.epochs={search.epochs} to train alpha;"
             " reduce search.warmup_epochs."
+        )
+    if search.kernels == "triton" and search.supernet == "plain":
+        raise InputError(
+            "search.kernels=triton needs the batched supernet; set search.supernet=batched, or search.kernels=auto."
         )
     if search.channels % search.partial_channels:
         raise InputError(

@@ -30,6 +30,7 @@ from rapdarts.loops.ranking_settings import resources_shown
 from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
 from rapdarts.loops.search_batches import SearchBatches
 from rapdarts.loops.search_record import cost_report, provenance
+from rapdarts.networks.batched.verified import kernels_for
 from rapdarts.strategy.rule import check_skip_paths, derivable
 from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
@@ -63,7 +64,10 @@ def run_search(
     auto, table = config.skeleton.channels == 0, searching.priced(config, space, data, latency)
     config = replace(config, skeleton=replace(config.skeleton, channels=table.skeleton.channels))
     inputs = inputs_of(config, data, given, latency)
+    kernels = kernels_for(config.search, data.train.labels.device)  # raises before a run folder is created
     with open_run("search", config, launch, name, inputs, screen, about=about) as run:
+        for remark in kernels.remarks:
+            run.screen.say(remark)
         if auto:
             run.screen.say(
                 f"skeleton.channels={table.skeleton.channels}: the widest network whose average cell fits the budgets"

@@ -58,7 +58,7 @@ def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: 
         if refused_a_kernel(error):
             why = shorten(" ".join(str(error).split(". ")[0].split()) or type(error).__name__)
             raise DeviceError(
-                f"this GPU cannot run the kernels of the batched supernet ({why}); set search.supernet=plain."
+                f"this GPU cannot run the kernels of the batched supernet ({why}); set search.kernels=torch."
             ) from error
         if not ran_out_of_memory(error):
             raise

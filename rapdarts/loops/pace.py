@@ -175,6 +175,7 @@ def _training_pace(
         retraining.training_step(replace(settings, compile=False), network, final, sgd, rate, batches, run, balance),
         device,
         run.screen.say,
+        (network, sgd, *final.objects.values()),
     )
     stream = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
     network.train()

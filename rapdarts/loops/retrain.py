@@ -114,9 +114,9 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
         run.screen.say("compiling at the first step; this takes a minute or more")
     # Compiled code and communication between processes cannot be captured in a CUDA graph.
     eager = settings.compile or run.process_group.size > 1
-    take_step = step if eager else GraphedStep(step, device, run.screen.say)
-
     learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "guard": guard, **final.objects}
+    take_step = step if eager else GraphedStep(step, device, run.screen.say, learners.values())
+
     for epoch in run.epochs(what, settings.epochs, batches.steps, learners):
         lr = SCHEDULES[settings.schedule](epoch, settings.epochs, settings.lr, settings.lr_min)
         lr *= warmup(epoch, settings.warmup_epochs)

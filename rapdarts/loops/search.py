@@ -25,6 +25,7 @@ from rapdarts.loops.curvature import curvature, plain_copy
 from rapdarts.loops.search_batches import Batch, SearchBatches
 from rapdarts.loops.search_record import certainty, cost_facts, heat_map, norm, observed, shown
 from rapdarts.networks.batched.supernet import BatchedSupernet
+from rapdarts.networks.batched.verified import kernels_for
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.alphas import alphas_to_json
@@ -200,7 +201,7 @@ def step_of_stage(
     step = alternation(settings, *built, replica.penalty, balance, guard)
     # The second-order gradient and recomputed cells draw the same random numbers twice, which a CUDA graph cannot do.
     eager = settings.unrolled or settings.checkpoint
-    return step if eager else GraphedStep(step, labels.device, run.screen.say), balance
+    return step if eager else GraphedStep(step, labels.device, run.screen.say, built), balance
 
 
 def alternation(
@@ -304,7 +305,8 @@ def build_stage(config: Experiment, space: SearchSpace, data: DataSet, layers: i
     torch.manual_seed(key(config.seed, "initial weights", stage))
     skeleton = skeletons.of_supernet(config, data, layers)
     plain = Supernet(space, skeleton, settings.partial_channels)
-    supernet = to_device(plain if settings.supernet == "plain" else BatchedSupernet(plain), device)
+    kernels = kernels_for(settings, device).families
+    supernet = to_device(plain if settings.supernet == "plain" else BatchedSupernet(plain, kernels), device)
     supernet.checkpoint = settings.checkpoint
     relaxation = relaxation_of(settings, space)
     architecture = Architecture(space, settings.alpha_init, settings.partial_channels > 1, relaxation).to(device)

@@ -199,12 +199,16 @@ class Batched:
         self.weights, self.alpha = list(self.supernet.parameters()), list(self.architecture.parameters())
         self.learned = [*self.weights, *self.alpha]
         step = alternation(settings, self.supernet, self.architecture, sgd, adam, stage.penalty())
-        recorded = GraphedStep(step, stage.device)
+        learners = self.supernet, self.architecture, sgd, adam
+        recorded = GraphedStep(step, stage.device, learners=learners)
         given = (images, labels, search_images, search_labels)
         self.weight_step: Callable[[], object] = partial(recorded, *given, False)
         self.alternation: Callable[[], object] = partial(recorded, *given, True)
-        self.alpha_pass: Callable[[], Any] = partial(GraphedStep(self._for_alpha, stage.device), *self.search_batch)
-        self.weight_pass: Callable[[], Any] = partial(GraphedStep(self._for_weights, stage.device), *self.train_batch)
+        for_alpha, for_weights = (
+            GraphedStep(one, stage.device, learners=learners) for one in (self._for_alpha, self._for_weights)
+        )
+        self.alpha_pass: Callable[[], Any] = partial(for_alpha, *self.search_batch)
+        self.weight_pass: Callable[[], Any] = partial(for_weights, *self.train_batch)
 
     def _for_alpha(self, images: Tensor, labels: Tensor) -> Any:
         """Run the forward and backward pass of the alpha step."""

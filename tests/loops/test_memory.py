@@ -232,7 +232,7 @@ def test_a_search_that_runs_out_of_memory_reports_what_fits_and_can_be_resumed(
     stages: list[object] = []
 
     class Full:
-        def __init__(self, step: Callable[..., Any], device: torch.device, say: object) -> None:
+        def __init__(self, step: Callable[..., Any], device: torch.device, say: object, learners: object) -> None:
             stages.append(step)
             self.step = step
 
@@ -274,7 +274,7 @@ def test_a_gpu_that_cannot_run_the_batched_kernels_is_reported(
     assert main(["search", "digits", *TINY, "--json", f"run={tmp_path / 'run'}"]) == 7
     out, err = capsys.readouterr()
     why = "out of resource: shared memory, Required: 131072, Hardware limit: 101376"
-    sentence = f"this GPU cannot run the kernels of the batched supernet ({why}); set search.supernet=plain."
+    sentence = f"this GPU cannot run the kernels of the batched supernet ({why}); set search.kernels=torch."
     assert out == "" and err.endswith(f"\nrapdarts: error: {sentence}\n")
 
 

@@ -33,6 +33,7 @@ SUPERNET = "tests/networks/test_supernet.py"
 RELAXATIONS = "tests/strategy/test_relaxations.py"
 RELAXED = "tests/loops/test_relaxed_search.py"
 BATCHED = "tests/networks/batched/test_supernet.py"
+VERIFIED = "tests/networks/batched/test_verified.py"
 DERIVED = "tests/networks/test_derived.py"
 
 
@@ -813,6 +814,44 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "gradient = torch.cat([gradient] * ctx.states, 1)",
             "gradient = torch.cat([gradient, *[0 * gradient] * (ctx.states - 1)], 1)",
             f"{BATCHED}::test_batched_supernet_equals_the_plain_one",
+        ),
+    ],
+    "networks/batched/verified.py": [
+        (
+            "a family that fails its check is used",
+            "return KernelUse(FAMILIES - failed, ",
+            "return KernelUse(FAMILIES, ",
+            f"{VERIFIED}::test_newer_gpus_run_the_check",
+        ),
+        (
+            "a failed check is remembered as passed",
+            'failed[family] = f"{arithmetic}, {why}"',
+            'failed[family] = f"{arithmetic}, {why}" if passed.add(f"{family} {arithmetic}") is None else ""',
+            f"{VERIFIED}::test_a_failed_check_is_repeated",
+        ),
+    ],
+    "networks/batched/kernels/checks.py": [
+        (
+            "a result that is not a number passes its check",
+            "if not error <= tolerance:",
+            "if error > tolerance:",
+            f"{VERIFIED}::test_every_fault_is_caught[_pool-not a number]",
+        ),
+    ],
+    "training/cuda_graph.py": [
+        (
+            "a replay that differs is used",
+            "        if differs:",
+            "        if not differs and differs:",
+            "tests/training/test_cuda_graph.py::test_a_replay_that_differs_is_not_used",
+        ),
+    ],
+    "training/step_state.py": [
+        (
+            "a comparison of two steps starts from two states",
+            "            tensor.copy_(copy)",
+            "            tensor.copy_(tensor)",
+            "tests/training/test_cuda_graph.py::test_a_state_is_restored_with_its_random_numbers",
         ),
     ],
     "training/intervals.py": [

@@ -30,9 +30,10 @@ from rapdarts.strategy.relaxation import Architecture
 from rapdarts.training.cuda_graph import EAGER, WAITED, GraphedStep
 from rapdarts.training.guard import Verdict
 from rapdarts.training.optimizer import optimizer_step, set_lr, sgd_for
+from rapdarts.training.step_state import StepState, difference
 from tests import spaces
 
-GPU = torch.device("cuda")
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
 
 class Tape(TorchDispatchMode):
@@ -56,7 +57,7 @@ def _alias(value: Any) -> Any:
 class Replayed:
     """Fake of torch.cuda.CUDAGraph that runs the captured operations again on the same memory.
 
-    The capture has already run them once, so the first replay does nothing.
+    Unlike a GPU, it has also run them during the capture; restoring the state before the first replay undoes this.
     """
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ class Replayed:
 
     def replay(self) -> None:
         self.replays += 1
-        for func, args, kwargs, result in self.tape.calls if self.replays > 1 else ():
+        for func, args, kwargs, result in self.tape.calls:
             with torch.no_grad():
                 again = func(*args, **kwargs)
             for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
@@ -148,10 +149,10 @@ def test_each_combination_of_shapes_and_settings_has_its_own_graph(graphs: list[
                 assert (total.item(), count) == (n * value * (2 if doubled else 1), n)
     assert len(graphs) == 4
     assert [graph.replays for graph in graphs] == [7 - EAGER] * 4
-    assert len(called) == 4 * (EAGER + 1)
+    assert len(called) == 4 * (EAGER + 2)  # the step before a capture is also taken eagerly, for the comparison
 
 
-def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
+def alternations(wrap: Callable[[Any, tuple[Any, ...]], Any], amp: str = "none") -> list[Tensor]:
     """Run 16 steps of a small search while its learning rate, dropout, warm-up and multiplier change; return all sums and state."""
     torch.manual_seed(0)
     space = named_space("darts").only(["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
@@ -163,7 +164,8 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
     sgd = sgd_for(supernet, 0.1, 0.9, 3e-4)
     adam = torch.optim.Adam(architecture.named_parameters(), 6e-2, (0.5, 0.999), fused=True, capturable=True)
     images, labels = torch.randn(10, 2, 6, 1, 8, 8), torch.randint(3, (10, 2, 6))
-    step = wrap(alternation(settings, supernet, architecture, sgd, adam, penalty))
+    built = supernet, architecture, sgd, adam
+    step = wrap(alternation(settings, *built, penalty), built)
     sums = []
     for at in range(16):
         set_lr(sgd, 0.1 / (1 + at))
@@ -180,8 +182,8 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
 def test_a_replayed_search_is_bit_identical(graphs: list[Replayed], amp: str) -> None:
-    expected = alternations(lambda step: step, amp)
-    found = alternations(lambda step: GraphedStep(step, GPU), amp)
+    expected = alternations(lambda step, built: step, amp)
+    found = alternations(lambda step, built: GraphedStep(step, GPU, learners=built), amp)
     # Four steps train only the weights, and the rest also train alpha, so there are two graphs. The smaller batch runs eagerly.
     assert [graph.replays for graph in graphs] == [1, 16 - 4 - 1 - EAGER]
     assert len(found) == len(expected)
@@ -201,8 +203,8 @@ def test_a_step_that_synchronises_with_a_gpu_does_not_break_random_numbers() -> 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
 def test_a_search_captured_on_a_gpu_is_bit_identical(amp: str) -> None:
     with torch.device("cuda"):
-        expected = alternations(lambda step: step, amp)
-        found = alternations(lambda step: GraphedStep(step, GPU), amp)
+        expected = alternations(lambda step, built: step, amp)
+        found = alternations(lambda step, built: GraphedStep(step, GPU, learners=built), amp)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
@@ -234,7 +236,7 @@ def test_a_step_that_synchronises_is_never_captured(graphs: list[Replayed], watc
         assert [graphed(torch.ones(3) * n, False).item() for n in range(6)] == [3 * n for n in range(6)]
         assert len(graphs) == 1 and said == []
         assert [graphed(torch.ones(3) * n, True).item() for n in range(6)] == [3 * n for n in range(6)]
-    assert taken[EAGER + 1 :] == [3 * n for n in range(6)]
+    assert taken[EAGER + 2 :] == [3 * n for n in range(6)]
     assert not any(WAITED in str(warning.message) for warning in caught)
     assert len(graphs) == 1 and graphed.graphs == {}
     assert said == ["training steps run eagerly instead of as CUDA graphs: an operation synchronises with the device"]
@@ -336,7 +338,9 @@ def test_a_replayed_retraining_is_bit_identical(
     tiny = ["threads=1", "data.fraction=0.3", "skeleton.layers=3", "skeleton.channels=4", "epochs=3", "batch=30"]
     command = ["retrain", "PDARTS", "digits", *tiny, "retrain.drop_path=0.4", "auxiliary=0.4", *recipe]
     assert main([*command, f"run={tmp_path / 'plain'}"]) == 0
-    monkeypatch.setattr(retraining, "GraphedStep", lambda step, device, say: GraphedStep(step, GPU, say))
+    monkeypatch.setattr(
+        retraining, "GraphedStep", lambda step, device, say, learners: GraphedStep(step, GPU, say, learners)
+    )
     assert main([*command, f"run={tmp_path / 'graphed'}"]) == 0
     assert graphs and all(graph.replays > 5 for graph in graphs[:1])
     plain, graphed = (tmp_path / name for name in ("plain", "graphed"))
@@ -349,7 +353,7 @@ def test_a_retraining_step_does_not_synchronise(tmp_path: Path, monkeypatch: pyt
     """The recipe uses every option."""
     asked: list[str] = []
 
-    def profiled(step: Any, device: Any, say: Any) -> Callable[..., Any]:
+    def profiled(step: Any, device: Any, say: Any, learners: Any) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
                 facts = step(*given)
@@ -373,3 +377,112 @@ def test_a_retraining_step_does_not_synchronise(tmp_path: Path, monkeypatch: pyt
     recipe = ["drop_path=0.4", "auxiliary=0.4", "retrain.amp=bf16", "ema=0.9", "nesterov=true", "accumulate=2"]
     assert main(["retrain", "PDARTS", "digits", *tiny, *recipe, "label_smoothing=0.1", f"run={tmp_path}"]) == 0
     assert asked == ["nothing"]
+
+
+# --- the first replay --------------------------------------------------------------------------------------------
+
+
+class Wrong(Replayed):
+    """Graph whose replays do something else: `fault` changes a captured call, or returns None to leave it out."""
+
+    def __init__(self, fault: Callable[[int, Any], Any]) -> None:
+        super().__init__()
+        self.fault = fault
+
+    def replay(self) -> None:
+        if not self.replays:
+            changed = [self.fault(i, call) for i, call in enumerate(self.tape.calls)]
+            self.tape.calls = [call for call in changed if call is not None]
+        super().replay()
+
+
+def left_out(*names: str) -> Callable[[int, Any], Any]:
+    """Return a fault: a replay leaves out the operations with these names."""
+    return lambda i, call: None if call[0].__name__.startswith(names) else call
+
+
+def stale(i: int, call: Any) -> Any:
+    """Return a captured call with copies of its first inputs, as if they had been freed and their memory reused."""
+    func, args, kwargs, result = call
+    if func.__name__.startswith("convolution"):
+        args = (torch.zeros_like(args[0]), *args[1:])
+    return func, args, kwargs, result
+
+
+def not_a_number(i: int, call: Any) -> Any:
+    """Return a captured call that multiplies by NaN, if it computes a batch norm."""
+    func, args, kwargs, result = call
+    if func.__name__.startswith("native_batch_norm.") and isinstance(args[7], float):
+        args = (*args[:7], float("nan"))
+    return func, args, kwargs, result
+
+
+def same_numbers(i: int, call: Any) -> Any:
+    """Return a captured call that draws other random numbers than the step."""
+    func, args, _, result = call
+    if func.__name__.startswith("random_"):
+        return (lambda x, *_: x.fill_(0)), args, {}, result
+    return call
+
+
+FAULTS = {
+    "weights are not updated": left_out("_fused_sgd"),
+    "alpha is not updated": left_out("_fused_adam"),
+    "running statistics are not updated": left_out("_foreach_lerp", "native_batch_norm"),
+    "inputs are stale": stale,
+    "random numbers differ": same_numbers,
+    "a result is not a number": not_a_number,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_replay_that_differs_is_not_used(graphs: list[Replayed], fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps are then eager and bit-identical to those without a graph, and one line says why."""
+    made: list[Wrong] = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: made.append(Wrong(FAULTS[fault])) or made[-1])
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool, stream: graph.tape)
+    said: list[str] = []
+    expected = alternations(lambda step, built: step)
+    found = alternations(lambda step, built: GraphedStep(step, GPU, said.append, built))
+    assert 1 <= len(made) <= 2 and [graph.replays for graph in made[-1:]] == [1]
+    assert len(said) == 1 and "eagerly instead of as CUDA graphs: the first replay differs from the step (" in said[0]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_rounding_does_not_count_as_a_difference() -> None:
+    torch.manual_seed(0)
+    weight, exact = torch.randn(1000), torch.randn(1000)
+    states = [StepState([weight], CPU)]
+    for change in (exact, exact * (1 + 1e-3 * torch.randn(1000)), exact * 0.9):
+        weight.copy_(states[0].copies[0] + 1e-2 * change)
+        states.append(StepState([weight], CPU))
+    before, first, rounded, wrong = states
+    assert (
+        difference(before, first, rounded, ({"loss": (torch.tensor(2.0), 3)}, {"loss": (torch.tensor(2.001), 3)})) == ""
+    )
+    assert difference(before, first, wrong, ({}, {})) == "tensor 0"
+    assert difference(before, first, first, ([torch.tensor(2.0)], [torch.tensor(2.2)])) == "result/0"
+    assert difference(before, first, first, ([torch.tensor(3)], [torch.tensor(4)])) == "result/0"
+
+
+def test_a_state_is_restored_with_its_random_numbers() -> None:
+    layer = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    adam, counter = torch.optim.Adam(layer.parameters(), 0.1), torch.zeros(())
+
+    def step() -> list[Tensor]:
+        optimizer_step(
+            adam,
+            [*layer.parameters()],
+            torch.autograd.grad(layer(torch.randn(5, 2)).square().sum(), [*layer.parameters()]),
+            1,
+        )
+        counter.add_(1)
+        return [
+            value.clone() for value in (counter, *layer.state_dict().values(), *adam.state_dict()["state"][0].values())
+        ]
+
+    step()
+    state = StepState([layer, adam, counter, object()], CPU)
+    first = step()
+    state.restore()
+    assert all(torch.equal(one, other) for one, other in zip(first, step(), strict=True))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.batched.layout import BlockMap
+from rapdarts.networks.batched.layout import FAMILIES, BlockMap
 
 MOST_CHANNELS = 128
 """Maximum number of channels of a slot in a kernel, limited by the 99 KB of shared memory that a program may use."""
@@ -24,7 +24,7 @@ AMPERE = (8, 0)
 def use_kernels(x: Tensor, channels: int) -> bool:
     """Return True if Triton kernels can process slots of `channels` channels in feature maps like `x` (n, blocks*C, h, w)."""
     known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return x.device.type == "cuda" and known and channels <= _most_channels(x.device) and _has_triton()
+    return x.device.type == "cuda" and known and channels <= _most_channels(x.device) and has_triton()
 
 
 @cache
@@ -33,28 +33,36 @@ def _most_channels(device: torch.device) -> int:
 
 
 @cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Return True if Triton is installed."""
     return find_spec("triton") is not None
 
 
 class Bundle:
-    """Blocks of channels `x` (n, blocks*C, h, w), and cached tensors derived from them that several chains share."""
+    """Blocks of channels `x` (n, blocks*C, h, w), and cached tensors derived from them that several chains share.
 
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
+    Operations on the bundle may use the `kernels` of these families.
+    """
+
+    def __init__(self, x: Tensor, kernels: frozenset[str] = FAMILIES) -> None:
+        self.x, self.kernels = x, kernels
         self._subsampled: dict[tuple[int, int], Bundle] = {}
         self._selected: dict[BlockMap, SlotInputs] = {}
+
+    def uses(self, family: str, channels: int) -> bool:
+        """Return True if kernels of a family process slots of `channels` channels; otherwise, torch's operations do."""
+        return family in self.kernels and use_kernels(self.x, channels)
 
     @cached_property
     def rectified(self) -> Bundle:
         """The bundle after a ReLU."""
-        return Bundle(F.relu(self.x))
+        return Bundle(F.relu(self.x), self.kernels)
 
     def subsampled(self, stride: tuple[int, int]) -> Bundle:
         """Return the bundle of every `stride`-th row and column, starting with the first."""
         if stride not in self._subsampled:
             pixels = self.x[:, :, :: stride[0], :: stride[1]]
-            self._subsampled[stride] = Bundle(pixels.contiguous(memory_format=torch.channels_last))
+            self._subsampled[stride] = Bundle(pixels.contiguous(memory_format=torch.channels_last), self.kernels)
         return self._subsampled[stride]
 
     def index_select(self, block_map: BlockMap) -> SlotInputs:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+FAMILIES = frozenset({"convolutions", "norms", "pools", "sums"})
+"""Families of kernels, one for each module of kernels; torch's operations can replace each of them."""
+
 
 def pixels(x: Tensor) -> Tensor:
     """View (n, C, h, w) as (n, h, w, C), the channels_last memory order."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.batched.bundles import Bundle, RecomputedSelection, use_kernels
+from rapdarts.networks.batched.bundles import Bundle, RecomputedSelection
 from rapdarts.networks.batched.layout import BlockMap, Geometry, images, pixels
 
 STRIP = 3
@@ -30,7 +30,7 @@ def separable(
     `x` is (n, blocks*C, h, w), `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1). Returns
     (n, slots*outputs, h', w'). If `out` is given, our kernel writes the result into it; without the kernel, `out` is ignored.
     """
-    if use_kernels(x.x, max(pointwise.shape[1], len(pointwise) // len(block_map.sources))):
+    if x.uses("convolutions", max(pointwise.shape[1], len(pointwise) // len(block_map.sources))):
         image = x.x.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else x.x
         result: Tensor = _SeparableOnGpu.apply(image, depthwise, pointwise, block_map, geometry, out)  # type: ignore[no-untyped-call]
         return result

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.batched.bundles import Bundle, use_kernels
+from rapdarts.networks.batched.bundles import Bundle
 from rapdarts.networks.batched.layout import BlockMap, Geometry, images, pixels
 from rapdarts.networks.batched.separable import separable
 from rapdarts.networks.batched.sums import NormOnGpu, WeightedNorm, WeightedTerm, apply_mask
@@ -109,7 +109,7 @@ class StackedHalves(Stack):
         self.even, self.odd = StackedConv([slot.even for slot in slots]), StackedConv([slot.odd for slot in slots])
 
     def forward(self, x: Bundle, block_map: BlockMap, out: Tensor | None = None) -> Tensor:
-        even, odd = (Bundle(half) for half in OffsetConvs.pixels(x.x))
+        even, odd = (Bundle(half, x.kernels) for half in OffsetConvs.pixels(x.x))
         parts = (self.even(even, block_map), self.odd(odd, block_map))
         halves = [pixels(part).unflatten(3, (self.slots, -1)) for part in parts]
         return images(torch.cat(halves, 4).flatten(3))
@@ -134,7 +134,7 @@ class StackedNorm(Stack):
             self.pack(name, [getattr(slot, name) for slot in slots])
 
     def forward(self, x: Bundle, block_map: BlockMap, out: Tensor | None = None) -> Tensor:
-        if self.training and self.weight is None and use_kernels(x.x, self.channels):
+        if self.training and self.weight is None and x.uses("norms", self.channels):
             result: Tensor = NormOnGpu.apply(  # type: ignore[no-untyped-call]
                 x.x, block_map, self.running_mean, self.running_var, self.momentum, self.eps, self.relu
             )
@@ -246,10 +246,11 @@ class Chain(nn.Module):
             x = x.rectified
         last = [*self.shared, *self.layers][-1:]
         for layer in self.shared:
-            x = Bundle(apply_weightless(layer, x.x, out if layer in last else None))
+            x = Bundle(apply_weightless(layer, x, out if layer in last else None), x.kernels)
         block_map = self.block_map
         for layer in self.layers:
-            x, block_map = Bundle(layer(x, block_map, out if layer in last else None)), self.output_map
+            x = Bundle(layer(x, block_map, out if layer in last else None), x.kernels)
+            block_map = self.output_map
         return x.x
 
 
@@ -332,8 +333,8 @@ def _stackable_norm(column: Sequence[nn.Module]) -> bool:
     )
 
 
-def apply_weightless(layer: Any, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """Run a layer without weights on feature maps (n, C, h, w) and return (n, C, h', w').
+def apply_weightless(layer: Any, x: Bundle, out: Tensor | None = None) -> Tensor:
+    """Run a layer without weights on a bundle (n, C, h, w) and return (n, C, h', w').
 
     Our kernels run the max and average pools that they support, and write the result into `out` if it is given.
     """
@@ -341,9 +342,9 @@ def apply_weightless(layer: Any, x: Tensor, out: Tensor | None = None) -> Tensor
         type(layer) is AvgPool and not layer.count_include_pad
     )
     whole = plain and not layer.ceil_mode and all(type(part) is int for part in _window(layer))
-    if not (whole and layer.kernel_size <= WIDEST_POOL and use_kernels(x, 1)):
-        return layer(x)
-    result: Tensor = _PoolOnGpu.apply(x, out, *_window(layer), type(layer) is nn.MaxPool2d)  # type: ignore[no-untyped-call]
+    if not (whole and layer.kernel_size <= WIDEST_POOL and x.uses("pools", 1)):
+        return layer(x.x)
+    result: Tensor = _PoolOnGpu.apply(x.x, out, *_window(layer), type(layer) is nn.MaxPool2d)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rapdarts.architecture.space import NONE, SKIP, Mixing
-from rapdarts.networks.batched.bundles import Bundle, use_kernels
-from rapdarts.networks.batched.layout import BlockMap, Terms, images, pixels
+from rapdarts.networks.batched.bundles import Bundle
+from rapdarts.networks.batched.layout import FAMILIES, BlockMap, Terms, images, pixels
 from rapdarts.networks.batched.stacks import Chain, Stack
 from rapdarts.networks.batched.sums import WeightedSum, sum_terms
 from rapdarts.networks.supernet import SkipDropout, SuperCell, Supernet, bypass, run_cells
@@ -31,14 +31,15 @@ class EdgeGroup(nn.Module):
     """All edges that leave the same states, which are either the inputs of a cell or one of its nodes.
 
     The slots are these edges, ordered by state and then by node. The edges of every state in a group lead to the same
-    nodes.
+    nodes. The group may use the `kernels` of these families.
     """
 
     edges: Tensor
     dropped: Tensor
 
-    def __init__(self, cell: SuperCell, states: Sequence[int]) -> None:
+    def __init__(self, cell: SuperCell, states: Sequence[int], kernels: frozenset[str]) -> None:
         super().__init__()
+        self.kernels = kernels
         space, mixed = cell.space, list[Any](cell.edges)
         leaving = [(source, edge) for source in states for edge, (_, read) in enumerate(space.edges) if read == source]
         self.states, self.slots = len(states), len(leaving)
@@ -99,8 +100,8 @@ class EdgeGroup(nn.Module):
         `masks` (edges, n, h', w', C) is True where the cell's skips keep an element. Returns the first node (n, C, h', w'), which
         is complete, and the partial sums of the others (n, (nodes - 1)*C, h', w').
         """
-        bundle, width = Bundle(x), x.shape[1] // self.states
-        by_kernels = self.terms is not None and self.training and use_kernels(x, width)
+        bundle, width = Bundle(x, self.kernels), x.shape[1] // self.states
+        by_kernels = self.terms is not None and self.training and bundle.uses("sums", width)
         separate = [name for name in self.chains if not by_kernels or name not in self.fused]
         if separate:
             mask = None
@@ -153,14 +154,14 @@ class BatchedCell(nn.Module):
 
     order: Tensor
 
-    def __init__(self, cell: SuperCell) -> None:
+    def __init__(self, cell: SuperCell, kernels: frozenset[str]) -> None:
         super().__init__()
         self.space, self.plan, self.kind, self.masks = cell.space, cell.plan, cell.kind, len(cell.dropped)
         self.partial, self.width = cell.partial, cell.plan.channels // cell.partial
         self.older, self.newer = copy.deepcopy(cell.older), copy.deepcopy(cell.newer)
         inputs, nodes = cell.space.inputs, cell.space.nodes
         starts = [range(inputs), *([state] for state in range(inputs, inputs + nodes - 1))]
-        groups = [EdgeGroup(cell, states) for states in starts]
+        groups = [EdgeGroup(cell, states, kernels) for states in starts]
         self.waves = nn.ModuleList(groups)  # `waves` is part of the parameter names in checkpoints
         edges, columns = len(cell.edges), len(cell.space.primitives)
         order = [(self.kind * edges + edge) * columns + column for group in groups for edge, column in group.entries]
@@ -204,17 +205,20 @@ class BatchedCell(nn.Module):
 
 
 class BatchedSupernet(nn.Module):
-    """A faster implementation of the plain supernet `plain`: the same function of images, mixing weights and parameters."""
+    """A faster implementation of the plain supernet `plain`: the same function of images, mixing weights and parameters.
+
+    On a GPU, it may use the `kernels` of these families; torch's operations take the place of the others.
+    """
 
     checkpoint: bool = False
 
-    def __init__(self, plain: Supernet) -> None:
+    def __init__(self, plain: Supernet, kernels: frozenset[str] = FAMILIES) -> None:
         super().__init__()
         # Deep copies, so that training one supernet does not change the other.
         self.stem, self.classifier = copy.deepcopy(plain.stem), copy.deepcopy(plain.classifier)
         self.dropout = copy.deepcopy(plain.dropout)
         self.cells = nn.ModuleList(
-            BatchedCell(cell) if isinstance(cell, SuperCell) else copy.deepcopy(cell) for cell in plain.cells
+            BatchedCell(cell, kernels) if isinstance(cell, SuperCell) else copy.deepcopy(cell) for cell in plain.cells
         )
         self._names = _names(plain, self)
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.networks.batched import bundles, separable, stacks, supernet
-from rapdarts.networks.batched.bundles import MOST_CHANNELS
+from rapdarts.networks.batched import bundles, stacks
+from rapdarts.networks.batched.bundles import MOST_CHANNELS, Bundle
 from rapdarts.networks.batched.layout import BlockMap, Geometry, Terms
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.primitives import choose
@@ -26,9 +26,6 @@ from tests.benchmarks.agreement import under_plain_names
 from tests.networks.batched.test_supernet import edges_of, narrowed, pair_of, weights_of
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
-import triton.language as tl
-from triton.runtime import interpreter
-
 from rapdarts.networks.batched.kernels import convolutions, norms, pools, sums
 
 TWO_EACH = BlockMap((0, 0, 1, 1), 2)
@@ -86,24 +83,8 @@ def test_separable_convolution_kernels_equal_torch(
     assert convolutions.backward(channels_last(gradient), None, image, *given)[0] is None
 
 
-@pytest.fixture
-def bfloat16_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cast bfloat16 operands of matrix products to float32.
-
-    Triton's interpreter (3.9) stores bfloat16 as raw bits and would multiply them as integers.
-    """
-    builder = interpreter.InterpreterBuilder
-    product: Any = builder.create_dot
-
-    def product_in_float32(self: Any, *given: Any) -> Any:
-        cast = [self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in given[:2]]
-        return product(self, *cast, *given[2:])
-
-    monkeypatch.setattr(builder, "create_dot", product_in_float32)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
-def test_kernels_in_half_precision(dtype: torch.dtype, bfloat16_products: None) -> None:
+def test_kernels_in_half_precision(dtype: torch.dtype, bfloat16: None) -> None:
     """Images have 16 bits, but weights and sums have 32 bits, so errors come only from rounding images and results."""
     torch.manual_seed(5)
     x, gradient = torch.randn(2, 8, 5, 5).to(dtype), torch.randn(2, 16, 5, 5).to(dtype)
@@ -238,14 +219,14 @@ def test_pool_kernels_equal_torch(layer: Any, stride: int, channels: int, size: 
 
 @pytest.mark.parametrize("size", [stacks.WIDEST_POOL, stacks.WIDEST_POOL + 1])
 def test_pools_wider_than_the_kernels_support_are_left_to_torch(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacks, "use_kernels", lambda x, channels: True)
+    monkeypatch.setattr(bundles, "use_kernels", lambda x, channels: True)
     torch.manual_seed(6)
     x = channels_last(torch.randn(1, 4, 12, 12)).requires_grad_()
     layer = nn.MaxPool2d(size, 1, size // 2)
     expected = layer(x)
     gradient = torch.randn_like(expected)
     (wanted,) = torch.autograd.grad(expected, x, gradient)
-    found = stacks.apply_weightless(layer, x)
+    found = stacks.apply_weightless(layer, Bundle(x))
     assert type(found.grad_fn).__name__.startswith("_PoolOnGpu") is (size <= stacks.WIDEST_POOL)
     assert_near(found.detach(), expected.detach())
     assert_near(torch.autograd.grad(found, x, gradient)[0], wanted)
@@ -291,8 +272,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         kernel, "run", lambda self, *given, **more: [names.append(self.fn.__name__), run(self, *given, **more)][1]
     )
-    for module in (supernet, separable, stacks):
-        monkeypatch.setattr(module, "use_kernels", lambda x, channels: x.dtype == torch.float32)
+    monkeypatch.setattr(bundles, "use_kernels", lambda x, channels: x.dtype == torch.float32)
     return names
 
 

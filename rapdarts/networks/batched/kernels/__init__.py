@@ -1,1 +1,1 @@
-"""Triton kernels of the batched supernet, imported only on a GPU; CUDA builds of torch include Triton."""
+"""Triton kernels of the batched supernet, and their checks, imported only on a GPU; CUDA builds of torch include Triton."""
