@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rapdarts.training.guard import Guard
+
 TOLERANCE = 0.05
 """Largest difference between two changes, relative to the change itself (Euclidean norm).
 
@@ -22,7 +24,7 @@ ROUNDING = 1e-6
 class StepState:
     """Copies of all tensors of `learners` (any shapes), and of torch's random state for `device`.
 
-    Learners are modules, optimisers and single tensors; others are skipped, because they hold no tensors that a step changes.
+    Learners are modules, optimisers, guards and single tensors; others are skipped, because they hold no tensors that a step changes.
     """
 
     def __init__(self, learners: Iterable[object], device: torch.device) -> None:
@@ -79,6 +81,8 @@ def _tensors(learners: Iterable[object]) -> Iterator[tuple[str, Tensor]]:
         elif isinstance(learner, nn.Module):
             for name, tensor in (*learner.named_parameters(), *learner.named_buffers()):
                 yield f"{type(learner).__name__} {name.rpartition('.')[2]}", tensor
+        elif isinstance(learner, Guard):
+            yield from ((f"guard {name}", value) for name, value in learner.state_dict().items())
         elif isinstance(learner, torch.optim.Optimizer):
             for entries in learner.state.values():
                 for name, value in entries.items():
