@@ -22,9 +22,11 @@ from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.files import atomic
 from rapdarts.files.regular import read_bytes
+from rapdarts.interruptions import during
 from rapdarts.training.device import device_named
 
 
+@during("exporting the network")
 def export_file(
     file: Path, options: ExportConfig, experiment: str, space: Space, read: Reader | None = None
 ) -> dict[str, Any]:
