@@ -34,9 +34,10 @@ def test_a_path_that_is_replaced_after_the_check_is_refused(tmp_path: Path, monk
     """The type of the file is checked again when it is open; opening a FIFO does not wait for a writer."""
     path, other = tmp_path / "a", os.stat(__file__)
     os.mkfifo(path)
-    monkeypatch.setattr(os, "stat", lambda *_: other)
-    with in_time(), pytest.raises(InputError, match=r"a is not a regular file\.$"):
-        open_regular(path)
+    with monkeypatch.context() as patch, in_time():
+        patch.setattr(os, "stat", lambda *_, **__: other)
+        with pytest.raises(InputError, match=r"a is not a regular file\.$"):
+            open_regular(path)
 
 
 @pytest.mark.parametrize(
