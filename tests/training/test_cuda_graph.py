@@ -28,7 +28,7 @@ from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.relaxation import Architecture
 from rapdarts.training.cuda_graph import EAGER, WAITED, GraphedStep
-from rapdarts.training.guard import Verdict
+from rapdarts.training.guard import Guard, Verdict
 from rapdarts.training.optimizer import optimizer_step, set_lr, sgd_for
 from rapdarts.training.step_state import StepState, difference
 from tests import spaces
@@ -467,22 +467,19 @@ def test_rounding_does_not_count_as_a_difference() -> None:
 
 def test_a_state_is_restored_with_its_random_numbers() -> None:
     layer = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    adam, counter = torch.optim.Adam(layer.parameters(), 0.1), torch.zeros(())
+    adam, counter, guard = torch.optim.Adam(layer.parameters(), 0.1, fused=True), torch.zeros(()), Guard(layer)
 
     def step() -> list[Tensor]:
-        optimizer_step(
-            adam,
-            [*layer.parameters()],
-            torch.autograd.grad(layer(torch.randn(5, 2)).square().sum(), [*layer.parameters()]),
-            1,
-        )
+        guard.begin()
+        loss = layer(torch.randn(5, 2)).square().sum() * (torch.inf if counter == 1 else 1.0)
+        gradients = torch.autograd.grad(loss, [*layer.parameters()])
+        optimizer_step(adam, [*layer.parameters()], gradients, 1, guard.check("weights", gradients, loss))
         counter.add_(1)
-        return [
-            value.clone() for value in (counter, *layer.state_dict().values(), *adam.state_dict()["state"][0].values())
-        ]
+        states = (layer.state_dict(), adam.state_dict()["state"][0], guard.state_dict())
+        return [counter.clone(), *(value.clone() for one in states for value in one.values())]
 
     step()
-    state = StepState([layer, adam, counter, object()], CPU)
+    state = StepState([layer, adam, counter, guard, object()], CPU)
     first = step()
     state.restore()
     assert all(torch.equal(one, other) for one, other in zip(first, step(), strict=True))
