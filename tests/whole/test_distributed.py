@@ -296,10 +296,18 @@ def test_a_dead_process_ends_the_job_and_one_process_resumes_it(tmp_path: Path) 
     assert status(tmp_path / "run")["state"] == "done"
 
 
-def test_a_nan_in_one_process_stops_both_processes(tmp_path: Path) -> None:
-    codes, errors = Job(tmp_path, not_a_number, *retraining(tmp_path / "run")).end()
+def test_a_nan_in_one_process_is_skipped_by_both_processes(tmp_path: Path) -> None:
+    codes, errors = Job(tmp_path, not_a_number, "1", *retraining(tmp_path / "run")).end()
+    assert codes == [0, 0], errors
+    assert "an update of the weights is skipped" in errors[0] and errors[1] == ""
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(record["skipped"] for record in records) == 1
+
+
+def test_nans_in_one_process_stop_both_processes(tmp_path: Path) -> None:
+    codes, errors = Job(tmp_path, not_a_number, "3", *retraining(tmp_path / "run")).end()
     assert codes == [5, 5], errors
-    assert "diverged" in errors[0]
+    assert "3 updates of the weights in a row were skipped" in errors[0] and "diverged" in errors[0]
     assert errors[1] == ""
     assert status(tmp_path / "run")["exit_code"] == 5
 
