@@ -97,7 +97,9 @@ def not_a_number(batches: str, *words: str) -> int:
 
     def damaged(*given: Any) -> torch.Tensor:
         calls.append(1)
-        return normalise(*given) * (float("nan") if os.environ["RANK"] == "1" and 0 <= len(calls) - 8 < int(batches) else 1)
+        return normalise(*given) * (
+            float("nan") if os.environ["RANK"] == "1" and 0 <= len(calls) - 8 < int(batches) else 1
+        )
 
     augment.normalise = damaged
     return command(*words)

@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.faults import costs, kills, owners, saves
+from tests.faults import costs, kills, numbers, owners, saves
 from tests.faults.series import Outcome, say, table
 
 SERIES: dict[str, Callable[[Path, float], Iterator[Outcome]]] = {
     "saves": saves.series,
     "costs": costs.series,
     "owners": owners.series,
+    "numbers": numbers.series,
     "kills": kills.series,
 }
 """All series by name, the short ones first. Each takes an empty folder and a scale."""

@@ -201,7 +201,9 @@ def test_values_that_are_not_finite_are_neither_logged_nor_saved(tmp_path: Path)
             for _ in run.epochs("stage", 1, 5, {"layer": layer}):
                 for _ in run.batches(Numbers()):
                     torch.nn.init.constant_(layer.weight, float("inf"))
-    found = checkpoint.load_checkpoint(tmp_path / "save" / "checkpoint", {})  # that of step 0, which keeps the initial state
+    found = checkpoint.load_checkpoint(
+        tmp_path / "save" / "checkpoint", {}
+    )  # that of step 0, which keeps the initial state
     assert found is not None and (found[0]["epoch"], found[0]["step"]) == (0, 0)
     assert all(torch.equal(found[0]["objects"]["layer"][name], value) for name, value in initial.items())
     assert json.loads((tmp_path / "save" / "status.json").read_text())["exit_code"] == 5
