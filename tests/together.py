@@ -89,8 +89,8 @@ def compiled_in_float64(*words: str) -> int:
     return in_float64(*words)
 
 
-def not_a_number(*words: str) -> int:
-    """Run a command line in which one batch of the second process consists of NaNs."""
+def not_a_number(batches: str, *words: str) -> int:
+    """Run a command line in which some batches of the second process, one after the other, consist of NaNs."""
     from rapdarts.data import augment
 
     calls: list[int] = []
@@ -98,7 +98,9 @@ def not_a_number(*words: str) -> int:
 
     def damaged(*given: Any) -> torch.Tensor:
         calls.append(1)
-        return normalise(*given) * (float("nan") if os.environ["RANK"] == "1" and len(calls) == 8 else 1)
+        return normalise(*given) * (
+            float("nan") if os.environ["RANK"] == "1" and 0 <= len(calls) - 8 < int(batches) else 1
+        )
 
     augment.normalise = damaged
     return command(*words)

@@ -24,9 +24,10 @@ from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import plural
 from rapdarts.files.run_files import RunFile
 from rapdarts.reports.cost_table import Costs
-from rapdarts.reports.costs import describe_search, warnings_of
+from rapdarts.reports.costs import describe_search
 from rapdarts.reports.find_page import describe_found
 from rapdarts.reports.ranking import describe_ranking
+from rapdarts.reports.warnings import warnings_of
 from rapdarts.strategy.derive import Derivation
 from rapdarts.training.metrics import Evaluation
 

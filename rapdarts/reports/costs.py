@@ -17,6 +17,7 @@ from rapdarts.files import atomic
 from rapdarts.reports import plots
 from rapdarts.reports.plots import Panels
 from rapdarts.reports.text_table import aligned, missing
+from rapdarts.reports.warnings import warnings_of
 
 STORED = "size of the weights as stored in the file"
 """Description of the bytes of an ONNX file."""
@@ -37,11 +38,6 @@ def describe_search(report: Mapping[str, Any]) -> str:
     for name, share in report["used"].items():
         lines.append(used_line(name, share, budgets[name]))
     return "\n".join([*lines, *report["notes"], *warnings_of(report)])
-
-
-def warnings_of(report: Mapping[str, Any]) -> list[str]:
-    """Return the remarks of a run on itself, for the user; older runs have none."""
-    return [f"warning: {remark}" for remark in report.get("warnings", [])]
 
 
 def describe_networks(networks: Sequence[NetworkCosts], rows: str) -> str:

@@ -9,9 +9,9 @@ from rapdarts.config.resources import costs_line, duration, show, used_line
 from rapdarts.errors import plural, printable
 from rapdarts.files.run_files import RunFile
 from rapdarts.reports.confusion import confusion_table
-from rapdarts.reports.costs import warnings_of
 from rapdarts.reports.evaluation import MOST_ROWS, accuracy_of
 from rapdarts.reports.text_table import markdown
+from rapdarts.reports.warnings import warnings_of
 
 ONE_PAIR = (
     "A single comparison says nothing about searches in general; docs/evidence.md compares many searches with chance."

@@ -14,8 +14,8 @@ from rapdarts.errors import DamagedError, InputError, plural
 from rapdarts.files.json import Fault, strict_loads
 from rapdarts.files.run_files import MOST_RECORD_BYTES, RunFile
 from rapdarts.files.text import read_text
-from rapdarts.reports.costs import warnings_of
 from rapdarts.reports.text_table import markdown
+from rapdarts.reports.warnings import warnings_of
 from rapdarts.training.intervals import accuracy_interval, mean_in_words, percent, wilson
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.faults import costs, inputs, kills, owners, saves
+from tests.faults import costs, inputs, kills, numbers, owners, saves
 from tests.faults.series import Outcome, say, table
 
 SERIES: dict[str, Callable[[Path, float], Iterator[Outcome]]] = {
@@ -20,6 +20,7 @@ SERIES: dict[str, Callable[[Path, float], Iterator[Outcome]]] = {
     "costs": costs.series,
     "owners": owners.series,
     "inputs": inputs.series,
+    "numbers": numbers.series,
     "kills": kills.series,
 }
 """All series by name, the short ones first. Each takes an empty folder and a scale."""

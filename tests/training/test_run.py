@@ -187,21 +187,25 @@ def test_an_unusable_folder_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_finite_are_neither_logged_nor_saved(tmp_path: Path) -> None:
-    with pytest.raises(
-        DivergedError, match=r"^loss is nan in epoch 1: the training diverged. Lower the learning rate\.$"
-    ):
+    kept = r": the training diverged. Lower the learning rate; the last checkpoint was written before the divergence\.$"
+    with pytest.raises(DivergedError, match=rf"^loss is nan in epoch 1{kept}"):
         with open_run("test", Experiment(), Launch(run=str(tmp_path / "log")), "test", {}) as run:
             for _ in run.epochs("stage", 1, 5, {}):
                 run.meter.add("loss", torch.tensor(float("nan")), 1)
                 run.log()
     assert (tmp_path / "log" / "metrics.jsonl").read_text() == ""
     layer = torch.nn.Linear(2, 2)
-    with pytest.raises(DivergedError, match=r"^layer\.weight .*: the training diverged. Lower the learning rate\.$"):
+    initial = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(DivergedError, match=rf"^layer\.weight .*{kept}"):
         with open_run("test", Experiment(save_seconds=0), Launch(run=str(tmp_path / "save")), "test", {}) as run:
             for _ in run.epochs("stage", 1, 5, {"layer": layer}):
                 for _ in run.batches(Numbers()):
                     torch.nn.init.constant_(layer.weight, float("inf"))
-    assert not (tmp_path / "save" / "checkpoint").exists()
+    found = checkpoint.load_checkpoint(
+        tmp_path / "save" / "checkpoint", {}
+    )  # that of step 0, which keeps the initial state
+    assert found is not None and (found[0]["epoch"], found[0]["step"]) == (0, 0)
+    assert all(torch.equal(found[0]["objects"]["layer"][name], value) for name, value in initial.items())
     assert json.loads((tmp_path / "save" / "status.json").read_text())["exit_code"] == 5
 
 

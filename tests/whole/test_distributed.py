@@ -329,14 +329,23 @@ def test_a_process_that_is_missing_ends_the_job(program: Any, tmp_path: Path) ->
     assert "Traceback" not in errors[0]
 
 
+def test_a_nan_in_one_process_is_skipped_by_both_processes(tmp_path: Path) -> None:
+    codes, errors = Job(tmp_path, not_a_number, "1", *retraining(tmp_path / "run")).end()
+    assert codes == [0, 0], errors
+    assert "an update of the weights is skipped" in errors[0] and errors[1] == ""
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(record["skipped"] for record in records) == 1
+
+
 @pytest.mark.parametrize("shared", [[], ["retrain.joint_norms=false"]], ids=["joint", "separate"])
-def test_a_nan_in_one_process_stops_both_processes(shared: list[str], tmp_path: Path) -> None:
-    """The process with the damaged batch says so; with joint batch norms, the other one has no finite values either."""
-    codes, errors = Job(tmp_path, not_a_number, *retraining(tmp_path / "run", *shared)).end()
+def test_nans_in_one_process_stop_both_processes(shared: list[str], tmp_path: Path) -> None:
+    """The process with the damaged batches says so; with joint batch norms, the other one has no finite values either."""
+    codes, errors = Job(tmp_path, not_a_number, "3", *retraining(tmp_path / "run", *shared)).end()
     assert codes == [5, 5], errors
-    sentence = "error: train_loss is nan in epoch 2, first in process 1: the training diverged."
-    assert f"rapdarts: {sentence}" in errors[0]
-    assert errors[1].startswith(f"rapdarts, process 1: {sentence}")
+    sentence = "3 updates of the weights in a row were skipped"
+    for printed in errors:
+        assert sentence in printed and ", first in process 1: the training diverged" in printed
+    assert errors[1].startswith("rapdarts, process 1: error: ")
     found = status(tmp_path / "run")
     assert found["exit_code"] == 5 and "first in process 1" in found["why"]
 
