@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -79,9 +80,26 @@ class Preempted(RapdartsError):
         self.sentence, self.folder = sentence, folder
 
 
+class Stopped(KeyboardInterrupt):
+    """Raised by a signal where the command can stop at once (`interruptions`); a run turns it into Preempted.
+
+    It is not an Exception, so that code that handles the errors of a task does not catch it. `task` says during which task
+    the signal arrived, such as "reading the data", if this is known.
+    """
+
+    exit_code = Preempted.exit_code
+
+    def __init__(self, number: int, task: str = "") -> None:
+        super().__init__(number)
+        self.number, self.task = number, task
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name}{f' while {self.task}' if self.task else ''}"
+
+
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of a RapdartsError, 130 for Ctrl-C, 6 for a system error, 7 if memory ran out, and 1 for any other error."""
-    if isinstance(error, RapdartsError):
+    """Return the exit code of a RapdartsError or a signal, 130 for a second Ctrl-C, 6 for a system error, 7 if memory ran out, else 1."""
+    if isinstance(error, RapdartsError | Stopped):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return 130

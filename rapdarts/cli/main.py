@@ -18,12 +18,14 @@ from rapdarts.errors import (
     InputError,
     Preempted,
     RapdartsError,
+    Stopped,
     exit_code,
     first_line,
     ran_out_of_memory,
     shorten,
     suggestion,
 )
+from rapdarts.interruptions import SIGNALS, handled
 from rapdarts.version import __version__
 
 
@@ -36,22 +38,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     # Let waiting threads sleep: on a shared machine, busy waiting was ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        _run(arguments)
-        return 0
-    except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, Preempted) and of_process:
-            # Everything is saved: another Ctrl-C could only disturb the exit.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if "--debug" in arguments:
-            traceback.print_exc()
-        process = os.environ.get("RANK", "")
-        if _reports(error):
-            message = f"rapdarts{'' if process in ('', '0') else f', process {process}'}: {_sentence(error, arguments)}"
-            say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
-        if of_process and process:
-            _leave(exit_code(error))
-        return exit_code(error)
+    with handled() as signals:
+        try:
+            _run(arguments)
+            code = 0
+        except (Exception, KeyboardInterrupt) as error:
+            signals.ignore()  # everything is saved: another Ctrl-C could only disturb the exit
+            code = _report(error, arguments)
+            if of_process and os.environ.get("RANK"):
+                _leave(code)
+        if of_process:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+    return code
+
+
+def _report(error: BaseException, arguments: Sequence[str]) -> int:
+    """Print the message for an error, if this process reports it, and return the exit code."""
+    if "--debug" in arguments:
+        traceback.print_exc()
+    code = exit_code(error)
+    if isinstance(error, Stopped):  # outside a run
+        error = Preempted(f"{error}; nothing is lost. Start the same command again.")
+    process = os.environ.get("RANK", "")
+    if _reports(error):
+        message = f"rapdarts{'' if process in ('', '0') else f', process {process}'}: {_sentence(error, arguments)}"
+        say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
+    return code
 
 
 def _reports(error: BaseException) -> bool:

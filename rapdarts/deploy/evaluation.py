@@ -25,6 +25,7 @@ from rapdarts.deploy.onnx import OnnxFile
 from rapdarts.deploy.run_data import check_data, data_asked, data_to_test
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
+from rapdarts.interruptions import during
 from rapdarts.training.device import device_named
 from rapdarts.training.metrics import measures, predict, topk_correct
 
@@ -65,6 +66,7 @@ def open_file(file: Path, options: EvaluateConfig, space: Space = None) -> tuple
     return OnnxFile.read(file), "cpu"
 
 
+@during("testing the network")
 def evaluate_network(
     network: TrainedNetwork,
     device_name: str,

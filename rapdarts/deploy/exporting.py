@@ -21,9 +21,11 @@ from rapdarts.deploy.runtimes import need
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.files import atomic
+from rapdarts.interruptions import during
 from rapdarts.training.device import device_named
 
 
+@during("exporting the network")
 def export_file(
     file: Path, options: ExportConfig, experiment: str, space: Space, read: Reader | None = None
 ) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rapdarts.cost.latency import LatencyTable, device_name
 from rapdarts.data.dataset import load_dataset
 from rapdarts.deploy import skeletons
 from rapdarts.errors import InputError
+from rapdarts.interruptions import during
 from rapdarts.training.device import device_named
 from rapdarts.training.log import Screen
 
@@ -32,6 +33,7 @@ def measure_space(
     return table, f"{_head(space, skeleton, options)}\n{describe_table(table)}"
 
 
+@during("measuring latency")
 def measure_skeleton(
     space: SearchSpace,
     skeleton: Skeleton,

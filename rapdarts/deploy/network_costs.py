@@ -36,6 +36,7 @@ from rapdarts.deploy.onnx_costs import onnx_costs, onnx_shape
 from rapdarts.deploy.space_lookup import Space, find_space, named_space, space_for
 from rapdarts.deploy.user_network import UserNetwork, from_code, refuse_uncountable
 from rapdarts.errors import InputError, shorten
+from rapdarts.interruptions import during
 from rapdarts.networks.reference import reference_named
 
 OF_ALL = frozenset({"input", "precision", "hardware", "rows", "plot"})
@@ -82,6 +83,7 @@ def genotype_at(
     return DerivedBlueprint(replace(built, space=own.name), own, skeleton, name=name)
 
 
+@during("counting costs")
 def cost_of(
     found: Found | nn.Module, options: CountConfig, given: Iterable[str], hardware: str | HardwareConfig, space: Space
 ) -> tuple[dict[str, float], dict[str, float] | None, dict[str, list[str]]]:
@@ -105,6 +107,7 @@ def cost_of(
         return count(built, network.image, counters), _known_accuracy(network), not_counted(built, network.image)
 
 
+@during("counting costs")
 def count_layers(
     networks: Sequence[Found | nn.Module], options: CountConfig, given: Iterable[str], space: Space, words: str
 ) -> list[NetworkCosts]:
@@ -126,6 +129,7 @@ def count_layers(
         ]
 
 
+@during("counting the costs of the search space")
 def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
     """Return the costs of the networks of a space with the requested skeleton. Raises InputError for a key that does not apply."""
     refuse("cost", given, OF_SPACE, f"space={space.name}")

@@ -22,6 +22,7 @@ from rapdarts.deploy.network_costs import network_of, onnx_file, refuse
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.deploy.user_network import UserNetwork
 from rapdarts.errors import InputError, first_line, plural, ran_out_of_memory
+from rapdarts.interruptions import during
 from rapdarts.training.device import device_named
 from rapdarts.training.log import Screen
 
@@ -63,6 +64,7 @@ class NetworkLatency:
         )
 
 
+@during("measuring latency")
 def measure_network(
     found: Found | nn.Module, options: MeasureConfig, given: Iterable[str], space: Space, screen: Screen
 ) -> NetworkLatency:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import secrets
+import shutil
 from pathlib import Path
 
 from rapdarts.errors import InputError, StorageError, shorten
 from rapdarts.files.run_files import RUN_FILES, RunFile
+from rapdarts.interruptions import completing
 
 MARKS = (RunFile.ENVIRONMENT, RunFile.ALPHAS)
 """Files that only run folders contain."""
@@ -21,9 +24,14 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace the content of a file in one step: readers see the old or the new content, even after a crash.
 
-    On failure, raises StorageError with the path and the reason, and leaves no temporary file.
+    A signal that arrives in the meantime takes effect afterwards. On failure, raises StorageError with the path and the reason,
+    and leaves no temporary file.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with completing():
+        _write(path, content.encode() if isinstance(content, str) else content)
+
+
+def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         # O_EXCL and O_NOFOLLOW: a link planted at this path is rejected, not followed.
@@ -64,11 +72,32 @@ def remove_leftovers(folder: Path) -> None:
 def storage_error(path: Path, error: OSError, needed: int = 0, of_run: bool = False) -> StorageError:
     """Return the error to raise for a path that cannot be written; `needed` is its size in bytes, and `of_run` marks a run folder."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        room, remedy = _room(path, error.errno)
         return StorageError(
-            f"{path} cannot be written: {error.strerror} (it needs {needed / 1e6:.1f} MB). Free some space."
+            f"{path} cannot be written: {error.strerror} (it needs {megabytes(needed)}{room}). {remedy}."
         )
     remedy = "Choose another place with run=PATH" if of_run else "Choose another path"
     return StorageError(f"{path} cannot be written: {error.strerror}. {remedy}.")
+
+
+def _room(path: Path, reason: int) -> tuple[str, str]:
+    """Return a clause with the space that is left for a file, and a remedy; `reason` is the errno of a lack of space."""
+    if reason == errno.EFBIG:
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        known = limit != resource.RLIM_INFINITY
+        room = f", and the limit on the size of a file is {megabytes(limit)}" if known else ""
+        return room, "Raise the limit (ulimit -f), or choose another file system"
+    if reason == errno.EDQUOT:  # the free space of the file system says nothing about the quota
+        return "", "Free some space"
+    try:
+        return f", and {megabytes(shutil.disk_usage(path.parent).free)} are free", "Free some space"
+    except OSError:
+        return "", "Free some space"
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes as messages show it: 16.8 MB, or 215 bytes below 0.1 MB."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 
 def file_to_write(path: str | os.PathLike[str], key: str = "out") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -17,11 +18,16 @@ from rapdarts.training.optimizer import frozen
 
 
 def curvature(
-    supernet: Supernet, architecture: Architecture, batch: tuple[Tensor, Tensor], balance: Tensor | None = None
+    supernet: Supernet,
+    architecture: Architecture,
+    batch: tuple[Tensor, Tensor],
+    balance: Tensor | None = None,
+    pause: Callable[[], object] = lambda: None,
 ) -> float:
     """Return the largest eigenvalue of the Hessian of the search loss with respect to alpha, at the expected mixing weights.
 
-    `batch` holds images (n, c, h, w) and labels (n,) of the search half. Updates the running statistics of the supernet.
+    `batch` holds images (n, c, h, w) and labels (n,) of the search half. `pause` is called between the products
+    with the Hessian. Updates the running statistics of the supernet.
     """
     images, labels = batch
     alpha = architecture.alpha.detach().clone().requires_grad_()
@@ -31,6 +37,7 @@ def curvature(
         (slope,) = torch.autograd.grad(loss, alpha, create_graph=True)
 
     def product(vector: Tensor) -> Tensor:
+        pause()
         return torch.autograd.grad(slope, alpha, vector, retain_graph=True)[0]
 
     start = torch.randn(alpha.shape, generator=torch.Generator().manual_seed(0)).to(alpha)

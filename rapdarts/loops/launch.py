@@ -17,6 +17,7 @@ from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlue
 from rapdarts.deploy.lookup import Found, find_network, own_space
 from rapdarts.deploy.space_lookup import Space, source_of, text_of
 from rapdarts.files.run_files import RunFile
+from rapdarts.interruptions import during
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.baseline_settings import as_searched
@@ -195,6 +196,7 @@ def searched_space(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
     return space
 
 
+@during("reading the data")
 def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
     """Load the data onto the device of the experiment, with `read` if given."""
     device = training_device(config.device, config.threads)

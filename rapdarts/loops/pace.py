@@ -23,6 +23,7 @@ from rapdarts.data.batches import ordered
 from rapdarts.data.dataset import DataSet
 from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import Blueprint
+from rapdarts.interruptions import during
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.batch_sizes import within_images
@@ -98,6 +99,7 @@ class Sizes:
         return cls(search.steps, rank.steps, compared, final.steps, len(data.test), config.rank.seeds)
 
 
+@during("measuring a few steps")
 def measure_pace(
     config: Experiment,
     space: SearchSpace,

@@ -19,6 +19,7 @@ from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.deploy.model_file import to_safetensors
 from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile
+from rapdarts.interruptions import during
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.training.class_weights import class_weights
@@ -129,10 +130,10 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
         facts = {"lr": lr, "drop_path": rate} if isinstance(network, DerivedNetwork) else {"lr": lr}
         if len(held_out):
             validation = ordered(data.train, held_out, settings.batch, batches.augment)
-            facts["validation_accuracy"] = final.validate(epoch, validation)
+            facts["validation_accuracy"] = final.validate(epoch, run.watching(validation))
         run.log(("train_loss", "train_accuracy", "validation_accuracy"), **facts)
 
-    return evaluate_final(final, lambda: ordered(data.test, None, settings.batch, batches.augment))
+    return evaluate_final(final, lambda: run.watching(ordered(data.test, None, settings.batch, batches.augment)))
 
 
 def build_network(
@@ -215,6 +216,7 @@ def losses(
     return total, main, (logits.argmax(1) == labels).sum()
 
 
+@during("testing the network")
 def evaluate_final(final: FinalNetwork, test_images: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Trained:
     """Test the last weights, and the best weights if there are any; the returned network has the last weights.
 

@@ -21,6 +21,7 @@ from rapdarts.data.randomness import key
 from rapdarts.deploy import skeletons
 from rapdarts.errors import InputError, plural
 from rapdarts.files.run_files import RunFile
+from rapdarts.interruptions import during
 from rapdarts.loops.curvature import curvature, plain_copy
 from rapdarts.loops.search_batches import Batch, SearchBatches
 from rapdarts.loops.search_record import certainty, cost_facts, heat_map, norm, observed, shown
@@ -123,7 +124,7 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
             plain = plain_copy(
                 supernet, space, skeletons.of_supernet(config, data, stage.layers), settings.partial_channels
             )
-            curve["eigenvalue"] = curvature(plain, architecture, next(halves.epoch(epoch))[1], balance)
+            curve["eigenvalue"] = curvature(plain, architecture, next(halves.epoch(epoch))[1], balance, run.pause)
             if stop.observe(curve["eigenvalue"], architecture):
                 ago = plural(stop.window, "epoch")
                 run.screen.say(f"{what} stops early, because the curvature rose; alpha is restored from {ago} earlier")
@@ -302,6 +303,7 @@ def build_stage(config: Experiment, space: SearchSpace, data: DataSet, layers: i
     return supernet, architecture, sgd, adam
 
 
+@during("counting the costs of the search space")
 def priced(config: Experiment, space: SearchSpace, data: DataSet, latency: LatencyTable | None = None) -> PriceTable:
     """Return the prices at the deployment skeleton; with `skeleton.channels=auto`, also choose its width.
 

@@ -17,6 +17,7 @@ from rapdarts.config.resources import costs_line, in_words, used_line, within
 from rapdarts.cost.count import COUNTERS, count_derived
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import InputError
+from rapdarts.interruptions import during
 from rapdarts.strategy.agreement import Agreement, agreement, entropy, margin
 from rapdarts.strategy.budgets import budgets_on, spent
 from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
@@ -168,6 +169,7 @@ def derive(
     )
 
 
+@during("deriving the genotype")
 def derive_jointly(
     space: SearchSpace,
     weights: Sequence[np.ndarray],

@@ -30,11 +30,14 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, s
     torch.save(dict(state), buffer)
     payload = buffer.getvalue()
     header = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "origin": dict(origin)}
-    if path.exists():
-        try:
+    try:
+        for taken in (path, previous(path)):
+            if os.path.lexists(taken) and not taken.is_file():  # by a folder, for example
+                os.replace(taken, taken.with_name(taken.name + ".damaged"))
+        if path.exists():
             os.replace(path, previous(path))
-        except OSError as error:
-            raise files.storage_error(path, error, of_run=True) from None
+    except OSError as error:
+        raise files.storage_error(path, error, of_run=True) from None
     files.write_atomically(path, MAGIC + json.dumps(header).encode() + b"\n" + payload)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rapdarts.config.resources import time_left
+from rapdarts.errors import StorageError
+from rapdarts.files.atomic import storage_error
 from rapdarts.files.run_files import RunFile
+from rapdarts.interruptions import completing
+from rapdarts.training.board import Board
 
 
 class Log:
-    """Log of a run, with one record per epoch; without a folder, nothing is written. TensorBoard errors never stop the training."""
+    """Log of a run, with one record per epoch; without a folder, nothing is written. Errors of TensorBoard never stop the training."""
 
     def __init__(self, folder: Path | None, keep_bytes: int) -> None:
         self.path = folder / RunFile.METRICS if folder else Path(os.devnull)
         self.records = self._cut(keep_bytes) if folder else 0
-        self.file = open(self.path, "ab")  # noqa: SIM115 (closed with the run)
-        self.board = _Board(folder / "tensorboard" if folder else None, self.records)
+        self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed with the run)
+        self.board = Board(folder / "tensorboard" if folder else None, self.records)
+        self.waiting = b""  # records that could not be written yet
 
     @property
     def bytes(self) -> int:
@@ -34,17 +38,37 @@ class Log:
         return self.file.tell()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record of finite numbers."""
-        self.file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self.file.flush()
+        """Write one record of finite numbers. If the disk is full, it is kept in memory until `flush`."""
+        self.waiting += json.dumps(record, allow_nan=False).encode() + b"\n"
+        with suppress(StorageError):
+            self.flush()
         self.board.scalars(record, self.records)
         self.records += 1
+
+    def flush(self) -> None:
+        """Write all records that are not written yet. Raises StorageError, and leaves no part of them, if the disk is full."""
+        if not self.waiting:
+            return
+        end = self.bytes
+        try:
+            with completing():
+                left = memoryview(self.waiting)
+                while left:
+                    left = left[self.file.write(left) :]
+        except OSError as error:
+            with suppress(OSError):
+                self.file.truncate(end)
+            self.file.seek(end)
+            raise storage_error(self.path, error, len(self.waiting)) from None
+        self.waiting = b""
 
     def image(self, name: str, pixels: np.ndarray) -> None:
         """Log an image (h, w, 3) uint8 with the newest record, in TensorBoard only."""
         self.board.image(name, pixels, max(0, self.records - 1))
 
     def close(self) -> None:
+        with suppress(StorageError):
+            self.flush()
         self.file.close()
         self.board.close()
 
@@ -54,48 +78,6 @@ class Log:
             return 0
         os.truncate(self.path, min(keep_bytes, self.path.stat().st_size))
         return self.path.read_bytes().count(b"\n")
-
-
-class _Board:
-    """A TensorBoard writer that reports its first error and is not used afterwards."""
-
-    def __init__(self, folder: Path | None, start: int) -> None:
-        self.broken = folder is None
-        self.writer: Any = None
-        if folder is None:
-            return
-        with self:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(folder), purge_step=start)
-
-    def scalars(self, record: Mapping[str, Any], step: int) -> None:
-        group = f"replica {record['replica']}/" if "replica" in record else ""  # a separate curve for each replica
-        with self:
-            for name, value in record.items():
-                if not self.broken and isinstance(value, (int, float)):
-                    self.writer.add_scalar(group + name, value, step)
-
-    def image(self, name: str, pixels: np.ndarray, step: int) -> None:
-        with self:
-            if not self.broken:
-                self.writer.add_image(name, pixels, step, dataformats="HWC")
-
-    def close(self) -> None:
-        with self:
-            if not self.broken:
-                self.writer.close()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        if isinstance(error, Exception) and not self.broken:
-            self.broken = True
-            print(
-                f"rapdarts: TensorBoard logging has stopped ({error}); metrics.jsonl is still written.", file=sys.stderr
-            )
-        return isinstance(error, Exception)
 
 
 class Screen:
@@ -162,6 +144,13 @@ class Screen:
         if not self.closed:
             with self._quietly():
                 self.console.print(line, markup=False, soft_wrap=True)
+
+    def say_at_once(self, line: str) -> None:
+        """Print a line from a signal handler, which may have interrupted `say` and must not use its locks."""
+        if not self.closed:
+            erase = "\r\x1b[2K" if self.console.is_terminal else ""  # the line of the bar, which is drawn again below
+            with suppress(OSError):
+                os.write(2, f"{erase}{line}\n".encode())
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,15 +19,20 @@ import torch
 from torch import Tensor
 
 from rapdarts.data.randomness import key
-from rapdarts.errors import DamagedError, DivergedError, Preempted, RapdartsError, StorageError, of_all
+from rapdarts.errors import DamagedError, DivergedError, Preempted, RapdartsError, Stopped, StorageError, of_all
 from rapdarts.files import atomic as files
 from rapdarts.files.run_files import RunFile
+from rapdarts.interruptions import Signals, during
 from rapdarts.training import checkpoint
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
 from rapdarts.training.log import Log, Screen
 from rapdarts.training.meter import Meter
 
 Batch = TypeVar("Batch", covariant=True)
+Item = TypeVar("Item")
+
+MOST_FAILURES = 3
+"""Saves in a row that may fail, for example because the disk is full, before the run ends."""
 
 
 class Source(Protocol[Batch]):
@@ -59,8 +64,9 @@ class Run:
         screen: Screen,
         resumed: dict[str, Any] | None,
         process_group: ProcessGroup = SINGLE_PROCESS,
+        signals: Signals | None = None,
     ) -> None:
-        self.process_group = process_group
+        self.process_group, self.signals = process_group, signals or Signals()
         self.folder, self.seed, self.save_seconds, self.origin = folder, seed, save_seconds, origin
         self.screen = screen
         self.meter = Meter()
@@ -68,7 +74,7 @@ class Run:
         self.stream = seed, 0
         self.finished: list[dict[str, Any]] = []
         self.objects: Mapping[str, Stateful] = {}
-        self.asked_to_stop: int | None = None
+        self.failures: list[StorageError] = []  # of the latest saves, since the last one that succeeded
         self.saved_at = self.began = time.monotonic()
         self.opened = self.began - (resumed.get("elapsed", 0.0) if resumed else 0.0)
         self.what, self.steps, self.total = "", 0, 0
@@ -117,11 +123,13 @@ class Run:
         self.screen.start(what, self.epoch * steps + self.step, epochs * steps)
         while self.epoch < epochs and not stopped():
             self.began, spent = time.monotonic() - spent, 0.0
+            self.signals.in_steps = True
             yield self.epoch
             self.epoch, self.step, self.meter = self.epoch + 1, 0, Meter()
             self._pause()
         self.screen.stop()
-        self.save()
+        self._try_to_save()
+        self.between_stages()
         self.finished.append({name: _copy(objects[name].state_dict()) for name in carries})
         self.stage += 1
 
@@ -138,6 +146,7 @@ class Run:
             facts = train()
             self.screen.stop()
             self.objects, self.meter = {}, Meter()
+            self.between_stages()
         self.stage, self.finished[stage:] = stage + 1, [facts]
         return facts
 
@@ -149,13 +158,30 @@ class Run:
         self.what = what
         facts = self.remember(work)
         if self._resumed is None or self.stage > self._resumed["stage"]:
-            self.save()
+            self._try_to_save()
         self._pause()
         return facts
 
+    def between_stages(self) -> None:
+        """Respond to signals at once until the next step. Everything is saved, or has to be computed again after a failure."""
+        self.signals.in_steps = False
+        self.signals.answer()
+
     def pause(self) -> None:
-        """Save if a checkpoint is due, and stop if a signal was received; called during long work within `keep`. Raises Preempted."""
+        """Save if a checkpoint is due, and stop if a signal was received; called during long work that does not change the state.
+
+        This is work within `keep`, or after the last step of an epoch. Raises Preempted.
+        """
         self._pause("during")
+
+    def watching(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items of long work that does not change the state, such as batches to test; respond to signals in between."""
+        for item in items:
+            if self.signals.in_steps:
+                self.pause()
+            else:
+                self._stop_if_asked()  # after the last epoch, there is nothing to save
+            yield item
 
     def batches(self, source: Source[Batch]) -> Iterator[Batch]:
         """Yield the remaining batches of the epoch; between batches, the run saves checkpoints and responds to signals."""
@@ -189,6 +215,7 @@ class Run:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records of all epochs so far, in order."""
+        self.log_file.flush()
         return [json.loads(line) for line in self.log_file.path.read_text(encoding="utf-8").splitlines()]
 
     def seconds(self) -> float:
@@ -212,11 +239,17 @@ class Run:
     def write_json(self, name: str, value: Any) -> Path:
         return self.write(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
+    @during("saving the run")
     def save(self) -> None:
         """Write a checkpoint of the current position.
 
         Raises DivergedError, and keeps the last checkpoint, if a tensor is not finite.
         """
+        failure: RapdartsError | None = None
+        try:
+            self.log_file.flush()
+        except StorageError as error:  # without these records, a checkpoint could not be resumed
+            failure = error
         state = {
             "stage": self.stage,
             "epoch": self.epoch,
@@ -233,16 +266,37 @@ class Run:
             where = f"epoch {self.epoch + 1}, step {self.step}"
             raise self._diverged(f"{broken} contains values that are not finite at {where}")
         self.process_group.check_same("the weights", state["objects"])
-        failure: RapdartsError | None = None
-        if self.process_group.is_main:
+        if self.process_group.is_main and failure is None:
             try:
                 checkpoint.save_checkpoint(self.folder / RunFile.CHECKPOINT, state, self.origin)
             except RapdartsError as error:
                 failure = error
         (failed,) = self.process_group.agree(int(failure is not None))
+        self.saved_at = time.monotonic()
         if failed:
             raise failure or of_all(StorageError("process 0 could not save; see the error reported there."))
-        self.saved_at = time.monotonic()
+        self.failures = []
+
+    def _try_to_save(self) -> None:
+        """Save; if the disk does not allow it, continue, and try again when the next checkpoint is due.
+
+        Raises StorageError after MOST_FAILURES failures in a row.
+        """
+        try:
+            self.save()
+        except StorageError as error:
+            self.failures.append(error)
+            if len(self.failures) >= MOST_FAILURES:
+                raise
+            self.screen.say(
+                f"warning: {error} The run continues with its last checkpoint, and tries again in {self.save_seconds:g} s"
+                f" (failure {len(self.failures)} of {MOST_FAILURES})."
+            )
+
+    def check_saved(self) -> None:
+        """Raise StorageError if the last checkpoint could not be written. Called when all results are written."""
+        if self.failures:
+            raise self.failures[-1]
 
     def _diverged(self, sign: str) -> DivergedError:
         saved = (self.folder / RunFile.CHECKPOINT).exists()
@@ -255,7 +309,7 @@ class Run:
         `when` relates the current position to the work that is named in messages, if it has no epochs.
         """
         due = self.process_group.is_main and time.monotonic() - self.saved_at >= self.save_seconds
-        asked, due_somewhere = self.process_group.agree(self.asked_to_stop or 0, int(due))
+        asked, due_somewhere = self.process_group.agree(self.signals.asked or 0, int(due))
         if asked:
             began = time.monotonic()
             self.save()
@@ -265,7 +319,18 @@ class Run:
                 str(self.folder),
             )
         if due_somewhere:
-            self.save()
+            self._try_to_save()
+
+    def _stop_if_asked(self) -> None:
+        """Stop if any process received a signal, without saving."""
+        (asked,) = self.process_group.agree(self.signals.asked or 0)
+        if asked:
+            raise self.stopped(Stopped(asked))
+
+    def stopped(self, stop: Stopped) -> Preempted:
+        """Return the error for a signal that arrived between two stages, or after the last one."""
+        where = "" if stop.task or self.total or not self.what else f" during {self.what}"
+        return Preempted(f"{stop}{where}; everything saved so far is kept.", str(self.folder))
 
     def _restore(self, name: str, thing: Stateful, state: dict[str, Any]) -> None:
         if isinstance(thing, torch.optim.Optimizer):

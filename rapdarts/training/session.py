@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,15 +12,15 @@ import torch
 
 from rapdarts.config import experiment as configuration
 from rapdarts.config import resolve
-from rapdarts.errors import Preempted, RapdartsError, exit_code
+from rapdarts.errors import Preempted, RapdartsError, Stopped, exit_code
 from rapdarts.files.run_files import RunFile
+from rapdarts.interruptions import handled
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
 from rapdarts.training.folder import claimed
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
+from rapdarts.training.status import write_status
 from rapdarts.version import __version__
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 @contextmanager
@@ -58,59 +56,57 @@ def open_run(
                 )
                 begin = {"folder": str(folder), "resumed": resumed}
         begin = process_group.broadcast(begin)
+        signals = resources.enter_context(handled())
+        signals.in_job = process_group.size > 1  # its processes can only stop together
+        signals.notice = lambda: screen.say_at_once("saving after this step; press again to stop without saving")
         run = Run(
-            Path(begin["folder"]), config.seed, config.save_seconds, origin, screen, begin["resumed"], process_group
+            Path(begin["folder"]),
+            config.seed,
+            config.save_seconds,
+            origin,
+            screen,
+            begin["resumed"],
+            process_group,
+            signals,
         )
-        resources.enter_context(_signals(run))
         if process_group.is_main:
             resources.enter_context(_status(run))
-        yield run
+        with _stopping(run):
+            yield run
+            run.check_saved()
 
 
 @contextmanager
-def _signals(run: Run) -> Iterator[None]:
-    """Handle signals by asking the run to save and stop; a second Ctrl-C stops it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and run.asked_to_stop == signal.SIGINT:
-            raise KeyboardInterrupt
-        run.asked_to_stop = number
-
-    # Signals that the parent ignores stay ignored, as nohup intends. A handler not set from Python (None) could not be restored.
-    handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    before = {number: signal.signal(number, ask) for number in handled}
+def _stopping(run: Run) -> Iterator[None]:
+    """Raise Preempted if a signal stops the run. Everything that a signal must not lose is saved by then."""
     try:
         yield
+    except Stopped as stop:
+        raise run.stopped(stop) from None
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        run.signals.in_steps = run.signals.in_job = False
+        if run.signals.asked:
+            run.signals.answered()
 
 
 @contextmanager
 def _status(run: Run) -> Iterator[None]:
     """Keep status.json up to date, so that a launcher that loses exit codes can still tell how the run ended."""
+    path = run.folder / RunFile.STATUS
     status: dict[str, Any] = {"state": "running", "pid": os.getpid()}
-    run.write_json(RunFile.STATUS, status)
+    write_status(path, status)
     try:
         yield
         status = {"state": "done", "exit_code": 0}
-    except RapdartsError as error:
-        status = {
-            "state": "preempted" if isinstance(error, Preempted) else "failed",
-            "exit_code": error.exit_code,
-            "why": str(error),
-        }
-        raise
     except BaseException as error:
-        status = {"state": "failed", "exit_code": exit_code(error), "why": repr(error)}
+        code, ours = exit_code(error), isinstance(error, RapdartsError | Stopped)
+        state = "preempted" if code == Preempted.exit_code else "failed"
+        status = {"state": state, "exit_code": code, "why": str(error) if ours else repr(error)}
         raise
     finally:
         run.screen.stop()
         run.log_file.close()
         try:
-            run.write_json(RunFile.STATUS, status)
+            write_status(path, status)
         except RapdartsError as error:
             run.screen.say(str(error))

@@ -38,6 +38,7 @@ from rapdarts.deploy.blueprint import ReferenceBlueprint
 from rapdarts.deploy.model_file import head_of
 from rapdarts.deploy.space_lookup import named_space, space_from_file
 from rapdarts.errors import DamagedError, InputError, Preempted
+from rapdarts.interruptions import SIGNALS
 from rapdarts.loops import launch as launches
 from rapdarts.loops.launch import Retrained, Searched
 from rapdarts.networks import layers
@@ -47,7 +48,6 @@ from rapdarts.strategy.alphas import read_alphas
 from rapdarts.training.checkpoint import origin_of
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
-from rapdarts.training.session import SIGNALS
 
 TINY: dict[str, Any] = {
     "threads": 1,
