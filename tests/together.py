@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
@@ -100,6 +101,62 @@ def not_a_number(*words: str) -> int:
         return normalise(*given) * (float("nan") if os.environ["RANK"] == "1" and len(calls) == 8 else 1)
 
     augment.normalise = damaged
+    return command(*words)
+
+
+def impatient(program: Callable[..., int], *words: str) -> int:
+    """Run a program in which a process waits only 4 s for the others."""
+    from datetime import timedelta
+
+    from rapdarts.training import distributed
+
+    distributed.TIMEOUT = timedelta(seconds=4)
+    return program(*words)
+
+
+def fewer_steps(*words: str) -> int:
+    """Run a command line in which the second process has only one step per epoch."""
+    from rapdarts.data.batches import Batches
+
+    if os.environ["RANK"] == "1":
+        Batches.steps = 1  # type: ignore[assignment, method-assign]
+    return command(*words)
+
+
+def leaves_early(*words: str) -> int:
+    """Run a command line in which the second process leaves the loop over the first epoch after two steps."""
+    from rapdarts.training.run import Run
+
+    batches = Run.batches
+
+    def fewer(run: Run, source: Any) -> Any:
+        for step, batch in enumerate(batches(run, source)):
+            if step == 2:
+                return
+            yield batch
+
+    if os.environ["RANK"] == "1":
+        Run.batches = fewer  # type: ignore[method-assign]
+    return command(*words)
+
+
+def never_comes(*words: str) -> int:
+    """Run a command line in the first process only."""
+    return 0 if os.environ["RANK"] == "1" else command(*words)
+
+
+def stopped_while_reading(*words: str) -> int:
+    """Run a command line in which the second process receives SIGTERM while it reads its data."""
+    from rapdarts.loops import launch
+
+    read: Any = launch.load_dataset
+
+    def stopped(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read(*given)
+
+    if os.environ["RANK"] == "1":
+        launch.load_dataset = stopped
     return command(*words)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.api.own_space import with_own_resources
+from rapdarts.api.process import unchanged_process
 from rapdarts.config import resolve
 from rapdarts.config.command_options import CountConfig, MeasureConfig
 from rapdarts.config.given import AnyPath, Settings, command_options
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rapdarts.reports.cost_table import Costs
 
 
+@unchanged_process
 @with_own_resources
 def costs(
     network: Network,
@@ -47,15 +49,18 @@ def costs(
     """
     found = lookup.countable(network)
     from rapdarts.deploy.network_costs import cost_of, options_of
+    from rapdarts.loops.in_programs import as_it_was
     from rapdarts.reports.cost_table import Costs
 
     file = hardware if isinstance(hardware, HardwareConfig) else os.fspath(hardware or "")
     asked = {"channels": channels, "layers": layers, "image": image, "classes": classes, "stem": stem}
     options = options_of(any_shape=True, **asked, precision=precision)
     given = [name for name, value in asked.items() if value is not None]
-    return Costs(*cost_of(found, options, given, file, lookup.space_of(space, network)))
+    with as_it_was():
+        return Costs(*cost_of(found, options, given, file, lookup.space_of(space, network)))
 
 
+@unchanged_process
 @with_own_resources
 def layer_costs(
     networks: Network | Sequence[Network], settings: Settings | None = None, *, space: Space = None, **keys: Any
@@ -68,26 +73,32 @@ def layer_costs(
     several = networks if isinstance(networks, list | tuple) else [networks]
     found = [lookup.countable(one) for one in several]
     from rapdarts.deploy.network_costs import count_layers
+    from rapdarts.loops.in_programs import as_it_was
     from rapdarts.reports import costs as charts
     from rapdarts.reports.plots import picture_to_write
 
     picture = picture_to_write(options.plot) if options.plot else None
-    counted = count_layers(found, options, given, space, " ".join(str(lookup.word_of(one)) for one in several))
+    with as_it_was():
+        counted = count_layers(found, options, given, space, " ".join(str(lookup.word_of(one)) for one in several))
     if picture is not None:
         charts.draw_layers(counted, picture)
     return counted
 
 
+@unchanged_process
 @with_own_resources
 def space_prices(settings: Settings | None = None, *, space: Space = None, **keys: Any) -> dict[str, Any]:
     """Count the costs of all networks of a search space, as `rapdarts cost space=NAME` does. Return JSON values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
     own = find_space(space, options.space)
     from rapdarts.deploy.network_costs import prices_of_space
+    from rapdarts.loops.in_programs import as_it_was
 
-    return prices_of_space(own, options, given)
+    with as_it_was():
+        return prices_of_space(own, options, given)
 
 
+@unchanged_process
 def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, Any]:
     """Count the costs of five filter designs for one layer, as `rapdarts cost filters` does. Return JSON values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
@@ -96,6 +107,7 @@ def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, A
     return designs(options, given)
 
 
+@unchanged_process
 @with_own_resources
 def measure(
     target: Network = "",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.api.own_space import with_own_resources
+from rapdarts.api.process import unchanged_process
 from rapdarts.api.runs import searched
 from rapdarts.config.experiment import Experiment, Launch, budget_limits
 from rapdarts.config.given import AnyPath, Settings, find_experiment
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rapdarts.loops.results import FoundNetwork
 
 
+@unchanged_process
 @with_own_resources
 def find(
     experiment: AnyPath | Experiment | Settings = "",

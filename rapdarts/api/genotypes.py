@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.api.own_space import with_own_resources
+from rapdarts.api.process import unchanged_process
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config.given import AnyPath, Settings, command_options
 from rapdarts.config.own_resources import derive_schema
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rapdarts.strategy.derive import Derivation
 
 
+@unchanged_process
 def read(genotype: Genotype | AnyPath, space: str = "") -> Genotype:
     """Read a genotype from a `Genotype`, a name from the literature such as PDARTS, a file, a run folder, or a string.
 
@@ -33,6 +35,7 @@ def read(genotype: Genotype | AnyPath, space: str = "") -> Genotype:
     return lookup.find_network(lookup.word_of(genotype), space, networks=False).the_genotype()
 
 
+@unchanged_process
 @with_own_resources
 def derive(
     search: Network | Sequence[Network],
@@ -63,14 +66,17 @@ def derive(
                 f"there is no file or folder {shorten(str(target))}; pass the folder of a finished search, or its alphas.json."
             )
     from rapdarts.loops.derive_again import derive_again
+    from rapdarts.loops.in_programs import as_it_was
     from rapdarts.training.log import Screen
 
-    found = derive_again(targets, options, space, Screen(silent=not progress))
+    with as_it_was():
+        found = derive_again(targets, options, space, Screen(silent=not progress))
     if out is not None:
         atomic.write_atomically(out, found.genotype.to_json())
     return found
 
 
+@unchanged_process
 def derived(
     genotype: Genotype | AnyPath,
     channels: int | None = None,

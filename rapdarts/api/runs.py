@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.api.own_space import with_own_resources
+from rapdarts.api.process import unchanged_process
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.given import AnyPath, Settings, check_genotype_keys, find_experiment, launch_of, pairs_of
 from rapdarts.config.resolve import check_one_width, keys_given_in
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rapdarts.reports.run_table import Report
 
 
+@unchanged_process
 @with_own_resources
 def search(
     experiment: AnyPath | Experiment | Settings = "",
@@ -69,6 +71,7 @@ def search(
         return launch.run_search(config, own, given.launch, given.called, space, read, Screen(silent=not progress))
 
 
+@unchanged_process
 @with_own_resources
 def random_baseline(
     experiment: AnyPath | Experiment | Settings = "",
@@ -101,6 +104,7 @@ def random_baseline(
         )
 
 
+@unchanged_process
 @with_own_resources
 def rank(
     targets: Network | Sequence[Network],
@@ -141,6 +145,7 @@ def rank(
         return launch.run_ranking(config, entries, images, place, name, space, Screen(silent=not progress))
 
 
+@unchanged_process
 @with_own_resources
 def retrain(
     network: Network,
@@ -183,6 +188,7 @@ def retrain(
         )
 
 
+@unchanged_process
 def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:
     """Tabulate finished runs in Markdown, as `rapdarts report` does. `out` is the file to write. Raises InputError."""
     from rapdarts.reports.run_table import Report, run_table

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rapdarts.api.process import unchanged_process
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config.command_options import EvaluateConfig, ExportConfig
 from rapdarts.config.experiment import DataConfig, Experiment
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rapdarts.loops.results import Evaluated, Exported
 
 
+@unchanged_process
 def load(path: Network, *, normalise: bool = True, classes: int | None = None, space: Space = None) -> nn.Module:
     """Load a trained network as a module in eval mode on the CPU: pixels (n, c, h, w) in 0..1 to logits (n, classes).
 
@@ -46,6 +48,7 @@ def load(path: Network, *, normalise: bool = True, classes: int | None = None, s
     return module if normalise else module.get_submodule("network")
 
 
+@unchanged_process
 def evaluate(
     network: Network,
     experiment: str = "",
@@ -94,6 +97,7 @@ def evaluate(
     return Evaluated(values, words)
 
 
+@unchanged_process
 def export(
     network: Network,
     to: str = "json",

@@ -1,4 +1,4 @@
-"""Helpers for runs that a program starts: data from memory, and torch's state restored afterwards."""
+"""Helpers for runs that a program starts: data from memory, and the state of the process restored afterwards."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rapdarts.data.in_memory import read_in_memory, read_test_in_memory
 from rapdarts.deploy.evaluation import TrainedNetwork
 from rapdarts.deploy.run_data import data_to_test
 from rapdarts.errors import InputError
+from rapdarts.training.device import return_freed_memory
 
 
 def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:
@@ -49,12 +50,16 @@ def reader_to_test(network: TrainedNetwork, config: Experiment, data: Any, test:
 
 @contextmanager
 def as_it_was() -> Iterator[None]:
-    """Restore the state of torch's random generators and its number of threads at the end of the block."""
+    """Restore what training changes in a process: torch's random generators, number of threads and current GPU, and glibc's settings."""
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    used = torch.cuda.is_initialized()
+    gpu, states = (torch.cuda.current_device(), torch.cuda.get_rng_state_all()) if used else (0, [])
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_rng_state(state)
-        torch.cuda.set_rng_state_all(devices)
+        torch.cuda.set_rng_state_all(states)
+        if torch.cuda.is_initialized():
+            torch.cuda.set_device(gpu)
+        return_freed_memory()

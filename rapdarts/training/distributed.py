@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rapdarts.errors import DeviceError, InputError, RapdartsError, first_line, of_all, plural
+from rapdarts.errors import DeviceError, InputError, RapdartsError, Stopped, first_line, of_all, plural
 
-TIMEOUT = timedelta(seconds=45)
-"""Time a process waits for the others within a step before it considers them lost."""
+TIMEOUT = timedelta(seconds=20)
+"""Time a process waits for the others, to connect and within a step, before it considers them lost."""
 
 PATIENCE = timedelta(hours=12)
 """Time the other processes wait while the first one downloads data."""
@@ -43,6 +43,7 @@ class ProcessGroup:
     size: int = 1
     control: Any = None  # the group for decisions
     patient: Any = None  # the group with the long timeout
+    source: Source = field(default_factory=lambda: Source())
 
     @property
     def is_main(self) -> bool:
@@ -58,6 +59,7 @@ class ProcessGroup:
         if self.size == 1 or not present:
             return
         flat = torch.cat([tensor.flatten() for tensor in present])
+        self.source.end_step(flat)
         with self._communication():
             dist.all_reduce(flat)
         # In place, because a fused optimiser relies on gradients in the memory layout of the weights.
@@ -69,6 +71,7 @@ class ProcessGroup:
         rows = row.new_zeros(self.size, len(row))
         rows[self.rank] = row
         if self.size > 1:
+            self.source.note(row)
             with self._communication():
                 dist.all_reduce(rows)
         return rows
@@ -96,8 +99,8 @@ class ProcessGroup:
             dist.broadcast(content, 0, group=self.control)
         return dict(torch.load(io.BytesIO(content.numpy().tobytes()), map_location="cpu", weights_only=True))
 
-    def check_same(self, what: str, value: Any) -> None:
-        """Raise RapdartsError, naming the processes, if their `value` (strings, numbers, tensors in lists and mappings) differs."""
+    def check_same(self, what: str, value: Any, kind: type[RapdartsError] = RapdartsError) -> None:
+        """Raise an error of this kind, naming the processes, if their `value` (strings, numbers, tensors in lists and mappings) differs."""
         if self.size == 1:
             return
         hashed = hashlib.sha256()
@@ -110,11 +113,25 @@ class ProcessGroup:
         others = [rank for rank, other in enumerate(numbers.tolist()) if other != numbers[0]]
         if others:
             raise of_all(
-                RapdartsError(
-                    f"{what} of {_in_words(others)} differ from those of process 0; start all processes"
+                kind(
+                    f"{what} of {in_words(others)} differ from those of process 0; start all processes"
                     " with the same command, program and data, on machines of the same kind."
                 )
             )
+
+    def sources(self) -> list[int]:
+        """Return the processes whose values were the first that were not finite; empty for a single process, or if there are none.
+
+        In the steps that follow, the values of all processes are not finite.
+        """
+        if self.size == 1:
+            return []
+        places = torch.zeros(self.size, dtype=torch.int64)
+        places[self.rank] = int(self.source.first)
+        with self._communication():
+            dist.all_reduce(places, group=self.control)
+        earliest = int(places.min())
+        return [] if earliest == NEVER else [rank for rank, place in enumerate(places.tolist()) if place == earliest]
 
     @contextmanager
     def leader_first(self, task: str) -> Iterator[None]:
@@ -130,17 +147,26 @@ class ProcessGroup:
 
     @contextmanager
     def all_or_none(self, task: str, answers: int = 1) -> Iterator[None]:
-        """Run the body, then raise RapdartsError, naming the processes, if the `task` failed in others but not in this one."""
+        """Run the body, then raise RapdartsError, naming the processes, if the `task` failed in others but not in this one.
+
+        Raises Stopped if a signal stopped it there.
+        """
         try:
             yield
+        except Stopped as stop:
+            self._all_well(task, failed=1 + stop.number)
+            raise
         except Exception:
-            self._all_well(task, failed=True)
+            self._all_well(task, failed=1)
             raise
         for _ in range(answers):
             self._all_well(task)
 
-    def _all_well(self, task: str, failed: bool = False) -> None:
-        """Raise RapdartsError if other processes failed and this one did not; wait up to PATIENCE for them."""
+    def _all_well(self, task: str, failed: int = 0) -> None:
+        """Raise RapdartsError if other processes failed and this one did not; wait up to PATIENCE for them.
+
+        `failed` is 1 after an error, and higher by the number of the signal that stopped this process, if any.
+        """
         if self.size == 1:
             return
         flags = torch.zeros(self.size, dtype=torch.int64)
@@ -149,7 +175,9 @@ class ProcessGroup:
             dist.all_reduce(flags, group=self.patient)
         others = [rank for rank, flag in enumerate(flags.tolist()) if flag]
         if others and not failed:
-            raise of_all(RapdartsError(f"{_in_words(others)} could not {task}; see the error reported there."))
+            if int(flags.max()) > 1:
+                raise Stopped(int(flags.max()) - 1)
+            raise of_all(RapdartsError(f"{in_words(others)} could not {task}; see the error reported there."))
 
     @contextmanager
     def _communication(self) -> Iterator[None]:
@@ -159,7 +187,7 @@ class ProcessGroup:
         except RuntimeError:
             time.sleep(1)  # gives the system time to detect every broken connection
             lost = [rank for rank in range(self.size) if rank != self.rank and not self._is_connected(rank)]
-            who, were = _in_words(lost) if lost else "another process", "were" if len(lost) > 1 else "was"
+            who, were = in_words(lost) if lost else "another process", "were" if len(lost) > 1 else "was"
             raise DeviceError(
                 f"{who} of the {self.size} in this job {were} lost, or did not answer for {TIMEOUT.seconds} s. Start the job"
                 " again with the same command, and add resume=true if there is a checkpoint."
@@ -174,7 +202,36 @@ class ProcessGroup:
             return False
 
 
-def _in_words(ranks: Sequence[int]) -> str:
+NEVER = 2**62
+"""A place that no message ever reaches."""
+
+
+class Source:
+    """The place in the messages of this process at which its own values stopped being finite.
+
+    All processes send the same messages, so they can compare the places. `note` is called with the values (k,) of each message
+    of a step, and `end_step` with those of the last one. They do not synchronise with the device.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Tensor] = []
+        self.sent = 0
+        self.first = torch.tensor(NEVER)
+
+    def note(self, row: Tensor) -> None:
+        self.rows.append(row.detach())
+
+    @torch.no_grad()
+    def end_step(self, row: Tensor) -> None:
+        bad = ~torch.cat([*(torch.isfinite(own) for own in self.rows), torch.isfinite(row).all()[None]])
+        place = torch.where(bad.any(), self.sent + bad.to(torch.int64).argmax(), NEVER)
+        # A step with finite values shows that the earlier ones did no harm, because they were skipped.
+        self.first = torch.where(place == NEVER, NEVER, torch.minimum(self.first.to(place.device), place))
+        self.sent += len(bad)
+        self.rows.clear()
+
+
+def in_words(ranks: Sequence[int]) -> str:
     """Return processes in words: process 1, or processes 1, 3."""
     return f"process{'es' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
 

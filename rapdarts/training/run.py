@@ -24,7 +24,7 @@ from rapdarts.files import atomic as files
 from rapdarts.files.run_files import RunFile
 from rapdarts.interruptions import Signals, during
 from rapdarts.training import checkpoint
-from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
+from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup, in_words
 from rapdarts.training.log import Log, Screen
 from rapdarts.training.meter import Meter
 
@@ -120,6 +120,7 @@ class Run:
                 self.screen.say(f"resuming {what} at epoch {self.epoch + 1}, step {self.step + 1}")
             self._resumed = None
         self.what, self.steps, self.total = what, steps, epochs
+        self.process_group.check_same("the numbers of steps and epochs", [steps, epochs])
         self.screen.start(what, self.epoch * steps + self.step, epochs * steps)
         while self.epoch < epochs and not stopped():
             self.began, spent = time.monotonic() - spent, 0.0
@@ -301,7 +302,12 @@ class Run:
     def _diverged(self, sign: str) -> DivergedError:
         saved = (self.folder / RunFile.CHECKPOINT).exists()
         kept = "; the last checkpoint was written before the divergence" if saved else ""
-        return DivergedError(f"{sign}: the training diverged. Lower the learning rate{kept}.")
+        sources = self.process_group.sources()
+        first = f", first in {in_words(sources)}" if sources else ""
+        error = DivergedError(f"{sign}{first}: the training diverged. Lower the learning rate{kept}.")
+        if self.process_group.rank in sources:
+            error.whose = "process"
+        return error
 
     def _pause(self, when: str = "after") -> None:
         """Save if a checkpoint is due, and stop if any process received a signal. Called between two steps.

@@ -12,7 +12,7 @@ import torch
 
 from rapdarts.config import experiment as configuration
 from rapdarts.config import resolve
-from rapdarts.errors import Preempted, RapdartsError, Stopped, exit_code
+from rapdarts.errors import InputError, Preempted, RapdartsError, Stopped, exit_code
 from rapdarts.files.run_files import RunFile
 from rapdarts.interruptions import handled
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -43,9 +43,8 @@ def open_run(
     that it reads. Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder is changed.
     """
     origin = {"command": verb, **inputs}
-    process_group.check_same(
-        "the settings or data", [resolve.config_digest(config), origin, __version__, torch.__version__]
-    )
+    facts = [resolve.config_digest(config), origin, __version__, torch.__version__]
+    process_group.check_same("the settings or data", facts, InputError)
     screen = (screen or Screen()) if process_group.is_main else Screen(silent=True)
     begin: dict[str, Any] = {}
     with ExitStack() as resources:

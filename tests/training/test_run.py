@@ -289,7 +289,9 @@ def test_the_first_interrupt_in_a_step_is_answered_and_the_second_one_stops_it(
                 for _ in run.batches(Numbers()):
                     os.kill(os.getpid(), signal.SIGINT)
                     time.sleep(0.01)
-                    assert capfd.readouterr().err.endswith("\nsaving after this step; press again to stop without saving\n")
+                    assert capfd.readouterr().err.endswith(
+                        "\nsaving after this step; press again to stop without saving\n"
+                    )
                     os.kill(os.getpid(), signal.SIGINT)
                     time.sleep(10)
     assert type(stopped.value) is KeyboardInterrupt

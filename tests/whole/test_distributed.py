@@ -28,14 +28,19 @@ from tests.together import (
     Job,
     command,
     compiled_in_float64,
+    fewer_steps,
     free_port,
+    impatient,
     in_float64,
+    leaves_early,
+    never_comes,
     norms,
     not_a_number,
     on_machines_of_its_own,
     other_data,
     seed_by_rank,
     slow_loading,
+    stopped_while_reading,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -296,21 +301,66 @@ def test_a_dead_process_ends_the_job_and_one_process_resumes_it(tmp_path: Path) 
     assert status(tmp_path / "run")["state"] == "done"
 
 
-def test_a_nan_in_one_process_stops_both_processes(tmp_path: Path) -> None:
-    codes, errors = Job(tmp_path, not_a_number, *retraining(tmp_path / "run")).end()
+@pytest.mark.parametrize(
+    ("programs", "seconds"), [((impatient, command), 12), pytest.param((command,), 30, marks=pytest.mark.proof)]
+)
+def test_a_process_that_hangs_ends_the_job(programs: Any, seconds: int, tmp_path: Path) -> None:
+    job = Job(tmp_path, *programs, *retraining(tmp_path / "run", "retrain.epochs=50", "save_seconds=0"))
+    wait_for_checkpoints(tmp_path / "run", job)
+    assert job.processes[1].pid is not None
+    os.kill(job.processes[1].pid, signal.SIGSTOP)
+    began = time.monotonic()
+    job.processes[0].join(60)
+    assert time.monotonic() - began < seconds
+    job.processes[1].kill()
+    codes, errors = job.end()
+    assert codes == [7, -9]
+    assert "of the 2 in this job was lost, or did not answer for " in errors[0]
+    assert status(tmp_path / "run")["exit_code"] == 7
+
+
+@pytest.mark.parametrize("program", [leaves_early, never_comes])
+def test_a_process_that_is_missing_ends_the_job(program: Any, tmp_path: Path) -> None:
+    began = time.monotonic()
+    codes, errors = Job(tmp_path, impatient, program, *retraining(tmp_path / "run")).end()
+    assert time.monotonic() - began < 30
+    assert codes[0] == 7
+    assert errors[0].splitlines()[-1].startswith("rapdarts: error: ")
+    assert "Traceback" not in errors[0]
+
+
+@pytest.mark.parametrize("shared", [[], ["retrain.joint_norms=false"]], ids=["joint", "separate"])
+def test_a_nan_in_one_process_stops_both_processes(shared: list[str], tmp_path: Path) -> None:
+    """The process with the damaged batch says so; with joint batch norms, the other one has no finite values either."""
+    codes, errors = Job(tmp_path, not_a_number, *retraining(tmp_path / "run", *shared)).end()
     assert codes == [5, 5], errors
-    assert "diverged" in errors[0]
-    assert errors[1] == ""
-    assert status(tmp_path / "run")["exit_code"] == 5
+    sentence = "error: train_loss is nan in epoch 2, first in process 1: the training diverged."
+    assert f"rapdarts: {sentence}" in errors[0]
+    assert errors[1].startswith(f"rapdarts, process 1: {sentence}")
+    found = status(tmp_path / "run")
+    assert found["exit_code"] == 5 and "first in process 1" in found["why"]
 
 
 def test_processes_with_different_settings_do_not_start(tmp_path: Path) -> None:
     codes, errors = Job(tmp_path, seed_by_rank, *retraining(tmp_path / "run")).end()
-    assert codes == [1, 1]
+    assert codes == [2, 2]
     assert errors[0] == (
         "rapdarts: error: the settings or data of process 1 differ from those of process 0; start all processes with the"
         " same command, program and data, on machines of the same kind.\n"
     )
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_with_different_numbers_of_steps_do_not_start(tmp_path: Path) -> None:
+    codes, errors = Job(tmp_path, fewer_steps, *retraining(tmp_path / "run")).end()
+    assert codes == [1, 1]
+    assert "error: the numbers of steps and epochs of process 1 differ from those of process 0;" in errors[0]
+
+
+def test_a_signal_to_one_process_that_reads_its_data_stops_both(tmp_path: Path) -> None:
+    codes, errors = Job(tmp_path, stopped_while_reading, *retraining(tmp_path / "run")).end()
+    assert codes == [75, 75], errors
+    assert errors == ["rapdarts: stopped by SIGTERM; nothing is lost. Start the same command again.\n", ""]
     assert not (tmp_path / "run").exists()
 
 
