@@ -1,0 +1,261 @@
+"""A signal stops a command in every phase, at once or after the step, with one sentence and exit code 75, and nothing is lost."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rapdarts.cli.main import main
+from rapdarts.errors import Stopped
+from rapdarts.interruptions import SIGNALS, completing, handled
+from rapdarts.training.footprint import Alive
+from tests.bits import file_sha256
+from tests.tiny import TINY
+
+STAGE = ["search.layers=[3]", "search.candidates=[0]", "search.skip_dropout=[0.3]", "data.fraction=0.08"]
+SEARCH = ["search", "digits", *TINY, *STAGE]
+RETRAIN = ["retrain", "PDARTS", "digits", "threads=1", "data.fraction=0.1", "skeleton.layers=3", "skeleton.channels=4"]
+RETRAIN += ["retrain.epochs=2", "retrain.batch=40", "retrain.validation_fraction=0.2"]
+ANSWER = 2.0
+"""Seconds within which a signal must be answered."""
+
+
+@pytest.fixture(autouse=True)
+def own_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run in an empty folder. A background job of a shell starts with SIGINT ignored, and a signal could end the tests."""
+    monkeypatch.chdir(tmp_path)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of runs that no signal stopped, by command."""
+    folder = tmp_path_factory.mktemp("whole")
+    found = {"search": folder / "search", "retrain": folder / "retrain"}
+    for command in (SEARCH, RETRAIN):
+        assert main([*command, f"run={found[command[0]]}"]) == 0
+    return found
+
+
+def bits(folder: Path) -> dict[str, str]:
+    """Return the hashes of the results of a run, by file."""
+    names = ("alphas.json", "genotype.json", "candidates.json", "network.safetensors", "best.safetensors")
+    return {name: file_sha256(folder / name) for name in names if (folder / name).exists()}
+
+
+def at(place: str, number: int, monkeypatch: pytest.MonkeyPatch, waits: bool) -> list[float]:
+    """Send a signal when the function at `place` is called first, and then, unless it `waits` for the step, compute for 20 s.
+
+    Return the list to which the time of the signal is added.
+    """
+    module, _, name = place.partition(":")
+    owner: Any = importlib.import_module(f"rapdarts.{module}")
+    *inside, name = name.split(".")
+    for part in inside:
+        owner = getattr(owner, part)
+    original, sent = getattr(owner, name), list[float]()
+
+    def signalled(*given: Any, **named: Any) -> Any:
+        if not sent:
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), number)
+            while not waits and time.monotonic() < sent[0] + 20:
+                torch.ones(10).sum()
+        return original(*given, **named)
+
+    monkeypatch.setattr(owner, name, signalled)
+    return sent
+
+
+PHASES = [
+    (SEARCH, "loops.launch:load_dataset", "while reading the data; nothing is lost.", False),
+    (SEARCH, "loops.search:prices", "while counting the costs of the search space; nothing is lost.", False),
+    (SEARCH, "loops.memory:MemoryEstimate.__init__", "; everything saved so far is kept.", False),
+    (SEARCH, "loops.search:build_stage", "; everything saved so far is kept.", False),
+    (SEARCH, "loops.search:alternation", "; everything saved so far is kept.", False),
+    (SEARCH, "strategy.derive:discretize", "; everything saved so far is kept.", False),
+    (SEARCH, "loops.search:derive_jointly", "; everything saved so far is kept.", False),
+    (SEARCH, "loops.launch:cost_report", "; everything saved so far is kept.", False),
+    (SEARCH, "loops.search:mean_loss", " at stage 1/1, epoch ", True),
+    (SEARCH, "loops.search:certainty", " at stage 1/1, epoch ", True),
+    (SEARCH, "training.checkpoint:torch.save", "; everything saved so far is kept.", True),
+    (RETRAIN, "loops.retrain:build_network", "; everything saved so far is kept.", False),
+    (RETRAIN, "loops.retrain:summed_loss", " at retraining, epoch 1, step 1;", True),
+    (RETRAIN, "loops.retrain:predict", " at retraining, epoch 1, step 3;", True),
+    (RETRAIN, "loops.retrain:topk_correct", " while testing the network; everything saved so far is kept.", False),
+    (RETRAIN, "loops.retrain:to_safetensors", "; everything saved so far is kept.", False),
+]
+
+
+SLOW = (
+    "MemoryEstimate.__init__",
+    "alternation",
+    "discretize",
+    "cost_report",
+    "certainty",
+    "build_network",
+    "to_safetensors",
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "place", "words", "waits", "number"),
+    [
+        pytest.param(
+            *phase,
+            SIGNALS[turn % len(SIGNALS)],
+            id=phase[1].partition(":")[2],
+            marks=[pytest.mark.proof] if phase[1].endswith(SLOW) else [],
+        )
+        for turn, phase in enumerate(PHASES)
+    ],
+)
+def test_a_run_is_stopped_in_every_phase_and_resumes_bit_identically(
+    command: list[str],
+    place: str,
+    words: str,
+    waits: bool,
+    number: signal.Signals,
+    whole: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        sent = at(place, number, patch, waits)
+        assert main([*command, f"run={folder}"]) == 75
+        assert time.monotonic() - sent[0] < ANSWER
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[-1].startswith("rapdarts: stopped by " + number.name) and words in printed[-1], printed
+    if (folder / "status.json").exists():
+        status = json.loads((folder / "status.json").read_text())
+        assert (status["state"], status["exit_code"]) == ("preempted", 75)
+        assert f"Continue with: rapdarts {command[0]} " in printed[-1]
+    else:
+        assert "Start the same command again." in printed[-1]
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert main([*command, f"run={folder}", "resume=true"]) == 0
+    assert bits(folder) == bits(whole[command[0]])
+
+
+COMMANDS: dict[str, tuple[Callable[[Path], list[str]], str, str]] = {
+    "cost": (lambda net: ["cost", "PDARTS"], "deploy.network_costs:count_layers", ""),
+    "evaluate": (lambda net: ["evaluate", f"{net}"], "deploy.evaluation:data_to_test", "testing the network"),
+    "export": (
+        lambda net: ["export", f"{net}", "to=onnx", "out=net.onnx"],
+        "deploy.verify:write_verified",
+        "exporting the network",
+    ),
+    "measure": (lambda net: ["measure", "lenet"], "deploy.network_latency:_seconds", "measuring latency"),
+    "report": (lambda net: ["report", f"{net}"], "reports.run_table:run_table", ""),
+}
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_the_other_commands_stop_at_once(
+    verb: str,
+    whole: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command, place, task = COMMANDS[verb]
+    sent = at(place, signal.SIGTERM, monkeypatch, waits=False)
+    assert main(command(whole["retrain"])) == 75
+    assert time.monotonic() - sent[0] < ANSWER
+    while_task = f" while {task}" if task else ""
+    sentence = f"rapdarts: stopped by SIGTERM{while_task}; nothing is lost. Start the same command again."
+    assert capsys.readouterr().err.splitlines()[-1] == sentence
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_every_signal_waits_for_a_file_to_be_written(number: signal.Signals) -> None:
+    done = False
+    with pytest.raises(Stopped, match=f"stopped by {number.name}"), handled(), completing():
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+        done = True
+    assert done
+
+
+def test_a_signal_in_a_destructor_is_not_lost() -> None:
+    """Python prints and drops an exception that is raised there, so the signal is answered shortly afterwards."""
+
+    finished: list[str] = []
+
+    def signalled(name: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        finished.append(name)
+
+    class Thing:
+        def __del__(self) -> None:
+            signalled("destructor")
+
+    for kind in ("destructor", "finalizer"):
+        began = time.monotonic()
+        with pytest.raises(Stopped), handled():
+            thing: Any = Thing() if kind == "destructor" else torch.ones(1)
+            if kind == "finalizer":
+                weakref.finalize(thing, signalled, kind)
+            del thing
+            time.sleep(20)
+        assert time.monotonic() - began < ANSWER
+    assert finished == ["destructor", "finalizer"]
+
+
+def test_a_signal_while_a_memory_estimate_releases_a_tensor_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = Alive._gone
+
+    def _gone(alive: Alive, known: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        gone(alive, known)
+
+    monkeypatch.setattr(Alive, "_gone", _gone)
+    with pytest.raises(Stopped), handled(), Alive() as alive:
+        tensor = torch.ones(3)
+        alive.track(tensor)
+        del tensor
+        time.sleep(20)
+
+
+def test_a_stop_that_is_swallowed_is_raised_again() -> None:
+    began = time.monotonic()
+    with pytest.raises(Stopped), handled():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+        except BaseException:
+            time.sleep(20)
+    assert time.monotonic() - began < ANSWER
+
+
+def test_handlers_and_the_timer_of_a_program_are_left_alone() -> None:
+    def own(number: int, frame: Any) -> None:
+        raise AssertionError
+
+    before = signal.signal(signal.SIGALRM, own)
+    try:
+        with handled() as outer, handled() as inner:
+            assert outer is inner
+            assert signal.getsignal(signal.SIGALRM) is own
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)] == [signal.SIG_DFL, own]
+    finally:
+        signal.signal(signal.SIGALRM, before)
