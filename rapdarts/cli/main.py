@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _report(error, arguments)
             if of_process and os.environ.get("RANK"):
                 _leave(code)
-        if of_process:
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
+    if of_process:  # so that the exit code of a finished command stays true
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
     return code
 
 

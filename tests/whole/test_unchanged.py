@@ -16,7 +16,7 @@ from tests.unchanged import CALLS, DRAWS
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What tests/unchanged.py finds in a new process, in which no package is imported yet."""
+    """Return the output of tests/unchanged.py in a new process, in which no package is imported yet."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.unchanged"],
         cwd=tmp_path_factory.mktemp("unchanged"),
