@@ -180,7 +180,7 @@ def test_a_stopped_search_returns_the_alphas_from_before(
 
     sequence, known = iter([1.0, 1.1, 2.0, *[1.0] * 4]), dict[bytes, float]()
 
-    def value_at(_: Supernet, architecture: Architecture, batch: Any, balance: Any) -> float:
+    def value_at(_: Supernet, architecture: Architecture, *given: Any) -> float:
         alphas.append(architecture.alpha.detach().clone())
         at = alphas[-1].numpy().tobytes()
         return known[at] if at in known else known.setdefault(at, next(sequence))

@@ -1006,6 +1006,28 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             AUGMENTED,
         ),
     ],
+    "loops/in_programs.py": [
+        (
+            "a library call keeps the memory that its search freed",
+            "        return_freed_memory()",
+            "        pass",
+            "tests/whole/test_unchanged.py::test_after_a_search_freed_memory_returns_to_the_system",
+        ),
+    ],
+    "interruptions.py": [
+        (
+            "a signal interrupts a training step",
+            "(self._answered or self.in_steps or self.in_job)",
+            "(self._answered or self.in_job)",
+            "tests/training/test_run.py::test_the_first_interrupt_in_a_step_is_answered_and_the_second_one_stops_it",
+        ),
+        (
+            "an exception in a destructor is lost",
+            "if _is_lost(frame):",
+            "if False:",
+            "tests/whole/test_signals.py::test_a_signal_in_a_destructor_is_not_lost",
+        ),
+    ],
     "loops/random_baseline.py": [
         (
             "the deviation over genotypes is divided by their number",
