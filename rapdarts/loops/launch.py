@@ -73,7 +73,7 @@ def run_search(
         with within_memory(config, space, data, table, run):
             derivation = searching.search(config, space, data, run, table, provenance(config, config.search))
         report = cost_report(derivation, table, config.search, run)
-        run.write_json(RunFile.RESULT, report)
+        run.write_result(report)
     return Searched(derivation, report, run.folder, own_space(given))
 
 
@@ -106,7 +106,7 @@ def run_random_baseline(
             run.write(RunFile.LATENCY, latency.to_json())
         with training_within_memory(config.retrain):
             result = random_baseline(config, drawn, data, run)
-        run.write_json(RunFile.RESULT, result)
+        run.write_result(result)
     return RandomBaseline(result, run.folder)
 
 
@@ -130,7 +130,7 @@ def run_ranking(
     with open_run("rank", config, launch, name, inputs, screen, about=data.lines) as run:
         with training_within_memory(config.retrain):
             result = rank(config, entries, skeleton, data, run)
-        run.write_json(RunFile.RESULT, result)
+        run.write_result(result)
     shown = resources_shown(config, list(result["networks"][0]["costs"]))
     return Ranked(read_genotype(run.folder / RunFile.BEST_GENOTYPE), result, run.folder, shown, own_space(given))
 
@@ -169,7 +169,7 @@ def run_retraining(
                 trained = retraining.retrain(config, blueprint, data, run)
                 retraining.write_network(run, "", trained, blueprint, data)
             report = retraining.result(trained, blueprint, config.retrain, run)
-            run.write_json(RunFile.RESULT, report)
+            run.write_result(report)
     return Retrained(trained.test, trained.best, blueprint, report, run.folder, process_group.is_main, own_space(given))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,11 @@ from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
 from rapdarts.config.resources import compact, duration
 from rapdarts.errors import DamagedError, InputError, plural
 from rapdarts.files.run_files import RunFile
+from rapdarts.files.seal import check_record, read_sealed
 from rapdarts.reports.text_table import markdown
 from rapdarts.training.intervals import accuracy_interval, mean_in_words, percent, wilson
 
+REMEDY = "leave the run out, or run it again"
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
 ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys("\r\n", " ")})
 """Characters that would end a cell of a Markdown table or start HTML, and their replacements."""
@@ -62,7 +63,8 @@ def _row(folder: Path) -> tuple[str, ...]:
         raise InputError(
             f"{folder} contains no finished run (no result.json); leave it out, or finish the run with resume=true."
         )
-    result, environment = _read(folder / RunFile.RESULT), _read(folder / RunFile.ENVIRONMENT)
+    result, environment = (read_sealed(folder / name, REMEDY) for name in (RunFile.RESULT, RunFile.ENVIRONMENT))
+    check_record(folder, result)
     try:
         verb, data = environment["verb"], experiment.data
         what, params, macs, accuracy, n = _outcome(verb, result)
@@ -82,17 +84,6 @@ def _row(folder: Path) -> tuple[str, ...]:
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise DamagedError(f"{folder} is damaged ({reason}); leave it out, or run it again.") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise DamagedError(f"{path} cannot be read ({reason}); leave the run out, or run it again.") from None
-    if not isinstance(tree, dict):
-        raise DamagedError(f"{path} does not contain a JSON object; leave the run out, or run it again.")
-    return tree
 
 
 def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str]:

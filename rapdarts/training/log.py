@@ -6,54 +6,61 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rapdarts.config.resources import time_left
+from rapdarts.files.atomic import write_atomically
 from rapdarts.files.run_files import RunFile
 
 
 class Log:
-    """Log of a run, with one record per epoch; without a folder, nothing is written. TensorBoard errors never stop the training."""
+    """Log of a run, with one record per epoch, a line of JSON; without a folder, nothing is written.
 
-    def __init__(self, folder: Path | None, keep_bytes: int) -> None:
+    `lines` are the records of the epochs before the run was resumed. TensorBoard errors never stop the training.
+    """
+
+    def __init__(self, folder: Path | None, lines: Sequence[str]) -> None:
         self.path = folder / RunFile.METRICS if folder else Path(os.devnull)
-        self.records = self._cut(keep_bytes) if folder else 0
-        self.file = open(self.path, "ab")  # noqa: SIM115 (closed with the run)
-        self.board = _Board(folder / "tensorboard" if folder else None, self.records)
+        self.lines = [*lines]
+        self.file = self._rewritten() if folder else open(self.path, "ab")  # noqa: SIM115 (closed with the run)
+        self.board = _Board(folder / "tensorboard" if folder else None, len(self.lines))
 
     @property
-    def bytes(self) -> int:
-        """Current length of the file in bytes, stored in checkpoints so that a resumed run does not repeat records."""
-        return self.file.tell()
+    def text(self) -> str:
+        """Content of the file."""
+        return "".join(f"{line}\n" for line in self.lines)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record of finite numbers."""
-        self.file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        line = json.dumps(record, allow_nan=False)
+        self.file.write(line.encode() + b"\n")
         self.file.flush()
-        self.board.scalars(record, self.records)
-        self.records += 1
+        self.board.scalars(record, len(self.lines))
+        self.lines.append(line)
 
     def image(self, name: str, pixels: np.ndarray) -> None:
         """Log an image (h, w, 3) uint8 with the newest record, in TensorBoard only."""
-        self.board.image(name, pixels, max(0, self.records - 1))
+        self.board.image(name, pixels, max(0, len(self.lines) - 1))
 
     def close(self) -> None:
         self.file.close()
         self.board.close()
 
-    def _cut(self, keep_bytes: int) -> int:
-        """Drop the records after the checkpoint, because their epochs are repeated; return the number of records left."""
-        if not self.path.exists():
-            return 0
-        os.truncate(self.path, min(keep_bytes, self.path.stat().st_size))
-        return self.path.read_bytes().count(b"\n")
+    def _rewritten(self) -> BinaryIO:
+        """Write the file again from the checkpoint's records, whatever it holds, and return it, opened to append more.
+
+        Records after the checkpoint are dropped, because their epochs are repeated; damage to the file is repaired.
+        """
+        write_atomically(self.path, self.text)
+        # O_NOFOLLOW: a link planted at this path is rejected, not followed.
+        return os.fdopen(os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "ab")
 
 
 class _Board:

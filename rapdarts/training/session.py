@@ -16,8 +16,9 @@ from rapdarts.config import experiment as configuration
 from rapdarts.config import resolve
 from rapdarts.errors import Preempted, RapdartsError, exit_code
 from rapdarts.files.run_files import RunFile
+from rapdarts.training.claim import claimed
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
-from rapdarts.training.folder import claimed
+from rapdarts.training.folder import prepare
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
 from rapdarts.version import __version__
@@ -36,7 +37,7 @@ def open_run(
     process_group: ProcessGroup = SINGLE_PROCESS,
     about: Sequence[str] = (),
 ) -> Iterator[Run]:
-    """Create or reopen a run folder, hold its lock, and record how the run ended.
+    """Create or reopen a run folder, hold its lock unless `launch` is a claim, and record how the run ended.
 
     Progress is shown on `screen` (default: stderr), beginning with the lines `about` the data.
 
@@ -53,14 +54,11 @@ def open_run(
     with ExitStack() as resources:
         with process_group.all_or_none("open the run's folder"):
             if process_group.is_main:
-                folder, resumed = resources.enter_context(
-                    claimed(verb, config, launch, name, origin, process_group.size, screen, about)
-                )
-                begin = {"folder": str(folder), "resumed": resumed}
+                claim = resources.enter_context(claimed(verb, launch, name))
+                begin = vars(prepare(verb, config, claim, name, origin, process_group.size, screen, about))
         begin = process_group.broadcast(begin)
-        run = Run(
-            Path(begin["folder"]), config.seed, config.save_seconds, origin, screen, begin["resumed"], process_group
-        )
+        folder, origin = Path(begin["folder"]), begin["origin"]
+        run = Run(folder, config.seed, config.save_seconds, origin, screen, begin["resumed"], process_group)
         resources.enter_context(_signals(run))
         if process_group.is_main:
             resources.enter_context(_status(run))
