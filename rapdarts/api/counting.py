@@ -16,7 +16,7 @@ from rapdarts.config.shapes import Inputs
 from rapdarts.deploy import lookup
 from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space, find_space
-from rapdarts.files import atomic
+from rapdarts.files import atomic, seal
 
 if TYPE_CHECKING:
     from rapdarts.cost.layers import NetworkCosts
@@ -137,7 +137,7 @@ def measure(
 
     with as_it_was():
         table, words = measure_space(own, config, options, Screen(silent=not progress))
-    atomic.write_atomically(out, table.to_json())
+    atomic.write_atomically(out, seal.seal_json(table.to_json()))
     return Measured(table, out, words)
 
 

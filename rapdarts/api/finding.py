@@ -14,6 +14,7 @@ from rapdarts.config.resolve import Pairs, keys_given_in
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.files.run_files import begun, resuming, verb_of
+from rapdarts.training.claim import reserved
 
 if TYPE_CHECKING:
     from rapdarts.loops.results import FoundNetwork
@@ -43,14 +44,15 @@ def find(
     given = find_experiment("find", experiment, settings, keys, run, resume, in_memory=data is not None)
     config = given.config
     check_findable(config, given.pairs, given.launch)
-    own, config = searched(config, space)
-    from rapdarts.loops.finding import run_find
-    from rapdarts.loops.in_programs import as_it_was, reader_of
-    from rapdarts.training.log import Screen
+    with reserved("find", given.launch, given.called) as place:
+        own, config = searched(config, space)
+        from rapdarts.loops.finding import run_find
+        from rapdarts.loops.in_programs import as_it_was, reader_of
+        from rapdarts.training.log import Screen
 
-    read = reader_of(config, data, test)
-    with as_it_was():
-        return run_find(config, own, given.launch, given.called, space, read, Screen(silent=not progress))
+        read = reader_of(config, data, test)
+        with as_it_was():
+            return run_find(config, own, place, given.called, space, read, Screen(silent=not progress))
 
 
 def check_findable(config: Experiment, pairs: Pairs, launch: Launch) -> None:

@@ -16,7 +16,7 @@ from rapdarts.deploy import lookup
 from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError, shorten
-from rapdarts.files import atomic
+from rapdarts.files import atomic, seal
 from rapdarts.files.run_files import part_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def derive(
     with as_it_was():
         found = derive_again(targets, options, space, Screen(silent=not progress))
     if out is not None:
-        atomic.write_atomically(out, found.genotype.to_json())
+        atomic.write_atomically(out, seal.seal_json(found.genotype.to_json()))
     return found
 
 

@@ -18,6 +18,7 @@ from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError
 from rapdarts.files import atomic
+from rapdarts.training.claim import reserved
 
 if TYPE_CHECKING:
     from rapdarts.architecture.space import SearchSpace
@@ -61,14 +62,15 @@ def search(
             "search.strategy=random trains many genotypes and does not search for one; call rapdarts.random_baseline instead."
         )
     check_one_width(given.config)
-    own, config = searched(given.config, space)
-    from rapdarts.loops import launch
-    from rapdarts.loops.in_programs import as_it_was, reader_of
-    from rapdarts.training.log import Screen
+    with reserved("search", given.launch, given.called) as place:
+        own, config = searched(given.config, space)
+        from rapdarts.loops import launch
+        from rapdarts.loops.in_programs import as_it_was, reader_of
+        from rapdarts.training.log import Screen
 
-    read = reader_of(config, data, test)
-    with as_it_was():
-        return launch.run_search(config, own, given.launch, given.called, space, read, Screen(silent=not progress))
+        read = reader_of(config, data, test)
+        with as_it_was():
+            return launch.run_search(config, own, place, given.called, space, read, Screen(silent=not progress))
 
 
 @unchanged_process
@@ -92,16 +94,17 @@ def random_baseline(
     """
     keys = {**keys, "search.strategy": "random"}
     given = find_experiment("search", experiment, settings, keys, run, resume, in_memory=data is not None)
-    own, config = searched(given.config, space)
-    from rapdarts.loops import launch
-    from rapdarts.loops.in_programs import as_it_was, reader_of
-    from rapdarts.training.log import Screen
+    with reserved("random", given.launch, given.called) as place:
+        own, config = searched(given.config, space)
+        from rapdarts.loops import launch
+        from rapdarts.loops.in_programs import as_it_was, reader_of
+        from rapdarts.training.log import Screen
 
-    read = reader_of(config, data, test)
-    with as_it_was():
-        return launch.run_random_baseline(
-            config, own, given.launch, given.called, space, read, Screen(silent=not progress)
-        )
+        read = reader_of(config, data, test)
+        with as_it_was():
+            return launch.run_random_baseline(
+                config, own, place, given.called, space, read, Screen(silent=not progress)
+            )
 
 
 @unchanged_process
@@ -133,16 +136,16 @@ def rank(
     config, names_hardware = experiment_of_ranking(runs[0], pairs)
     if data is not None:
         config = replace(config, data=replace(config.data, name="memory", path=""))
-    place = launch_of("rank", pairs, run, resume)
-    from rapdarts.loops import launch, ranking_entries
-    from rapdarts.loops.in_programs import as_it_was, reader_of
-    from rapdarts.training.log import Screen
+    name = runs[0].absolute().name
+    with reserved("rank", launch_of("rank", pairs, run, resume), name) as place:
+        from rapdarts.loops import launch, ranking_entries
+        from rapdarts.loops.in_programs import as_it_was, reader_of
+        from rapdarts.training.log import Screen
 
-    with as_it_was():
-        images = launch.data_of(config, reader_of(config, data, test))
-        entries = ranking_entries.entries_of(words, config, images, space, names_hardware)
-        name = runs[0].absolute().name
-        return launch.run_ranking(config, entries, images, place, name, space, Screen(silent=not progress))
+        with as_it_was():
+            images = launch.data_of(config, reader_of(config, data, test))
+            entries = ranking_entries.entries_of(words, config, images, space, names_hardware)
+            return launch.run_ranking(config, entries, images, place, name, space, Screen(silent=not progress))
 
 
 @unchanged_process
@@ -174,18 +177,19 @@ def retrain(
     )
     check_genotype_keys(given.pairs)
     config, asked = given.config, keys_given_in("skeleton", given.pairs, "retrain")
-    found, own_space = lookup.network_to_train(found, space, asked)
-    if own_space is not None and space is not None:
-        config = replace(config, search=replace(config.search, space=own_space.name))
-    from rapdarts.loops import launch
-    from rapdarts.loops.in_programs import as_it_was, reader_of
-    from rapdarts.training.log import Screen
+    with reserved("retrain", given.launch, given.called) as place:
+        found, own_space = lookup.network_to_train(found, space, asked)
+        if own_space is not None and space is not None:
+            config = replace(config, search=replace(config.search, space=own_space.name))
+        from rapdarts.loops import launch
+        from rapdarts.loops.in_programs import as_it_was, reader_of
+        from rapdarts.training.log import Screen
 
-    read = reader_of(config, data, test)
-    with as_it_was():
-        return launch.run_retraining(
-            config, found, own_space, not asked, given.launch, given.called, space, read, Screen(silent=not progress)
-        )
+        read = reader_of(config, data, test)
+        with as_it_was():
+            return launch.run_retraining(
+                config, found, own_space, not asked, place, given.called, space, read, Screen(silent=not progress)
+            )
 
 
 @unchanged_process

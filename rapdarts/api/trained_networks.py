@@ -17,6 +17,7 @@ from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.files import atomic
+from rapdarts.files.seal import seal_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -151,5 +152,5 @@ def _export_genotype(word: str | Genotype, options: ExportConfig, space: Space) 
 
     if file is None:
         return Exported(None, content, {}, content)
-    atomic.write_atomically(file, content)
+    atomic.write_atomically(file, seal_json(content) if options.to == "json" else content)
     return Exported(file, content, {}, f"written to {file}")

@@ -15,6 +15,7 @@ from rapdarts.architecture.dialects.search import UNDERSTOOD, find
 from rapdarts.architecture.genotype import SKELETON, VERSION, Genotype
 from rapdarts.architecture.space import KINDS, Skeleton
 from rapdarts.errors import InputError
+from rapdarts.files import seal
 from rapdarts.files.json import Fault, as_list, as_object, is_whole, quote_value, reader, record, strict_loads
 from rapdarts.files.text import read_text
 
@@ -38,20 +39,27 @@ def read_genotype(path: Path, space: str = "darts", member: str = "") -> Genotyp
     """Return the genotype in a file of any dialect. `space` is the genotype's space if the file names none.
 
     `member` selects one of several genotypes by name or line. Raises InputError if the file is not a regular file, is too
-    large, is not UTF-8, or has no genotype, or if it has several genotypes and `member` is empty.
+    large, is not UTF-8, or has no genotype, or if it has several genotypes and `member` is empty. Raises DamagedError if the file
+    does not match its seal; a file in our own format without a seal is reported.
     """
     where = str(path)
     text = read_text(
         path, where, MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES:,} bytes, too many for a genotype or a log"
     )
-    return parse_genotype(text, where, space, member)
+    genotype = parse_genotype(text, where, space, member)
+    if own := seal.seal_of_json(text):
+        seal.check_belongs(path, own)
+    elif f'"{FORMAT}"' in text:
+        seal.report_unsealed(path)
+    return genotype
 
 
 def parse_genotype(text: str, where: str, space: str = "darts", member: str = "") -> Genotype:
     """Return the genotype in a text, in our JSON format or in a dialect of another program (`rapdarts.architecture.dialects`).
 
     `where` names the text in messages. `space` is the genotype's space if the text names none, and `member` selects
-    one of several genotypes by name or line. Raises InputError.
+    one of several genotypes by name or line. Raises InputError, and DamagedError for a text in our own format that does not match
+    its seal.
     """
     text = text.removeprefix("\ufeff")  # a byte order mark, which some editors on Windows write
     if not text.strip():
@@ -67,7 +75,7 @@ def parse_genotype(text: str, where: str, space: str = "darts", member: str = ""
 
 
 def parse_genotype_json(text: str, where: str) -> Genotype:
-    """Return the genotype in a text in our own JSON format. Raises InputError."""
+    """Return the genotype in a text in our own JSON format. Raises InputError, and DamagedError if it does not match its seal."""
     if len(text) > MAX_JSON_CHARACTERS:
         raise InputError(f"{where} has {len(text)} characters, too many for a genotype.")
     try:
@@ -78,7 +86,8 @@ def parse_genotype_json(text: str, where: str) -> Genotype:
 
 
 def _ours(tree: dict[str, Any], where: str) -> Genotype:
-    """Return the genotype in a parsed object in our own JSON format. Raises InputError."""
+    """Return the genotype in a parsed object in our own JSON format. Raises the errors of `parse_genotype`."""
+    tree = seal.unseal(tree, where)
     if tree.get("format") != FORMAT:
         raise InputError(
             f"{where}: format must be {FORMAT!r}, not {quote_value(tree.get('format'))}; supported formats are {UNDERSTOOD}."
@@ -92,7 +101,7 @@ def _ours(tree: dict[str, Any], where: str) -> Genotype:
         )
 
     required = {"format": None, "version": None, "space": as_space_name, "cells": None}
-    facts = record(tree, where, required, {"skeleton": _skeleton, "costs": _costs, "provenance": as_object})
+    facts = record(tree, where, required, {"skeleton": read_skeleton, "costs": _costs, "provenance": as_object})
     del facts["format"], facts["version"]
     cells = record(facts["cells"], f"{where}: cells", dict.fromkeys(KINDS[:1]), dict.fromkeys(KINDS[1:]))
     facts["cells"] = {kind: _cell(cell, f"{where}: cell {kind}") for kind, cell in cells.items()}
@@ -122,7 +131,8 @@ def _costs(tree: Any, where: str) -> dict[str, int | float]:
     return dict(tree)
 
 
-def _skeleton(tree: Any, where: str) -> Skeleton | None:
+def read_skeleton(tree: Any, where: str) -> Skeleton | None:
+    """Return the skeleton in an object of a file, or None for null. Raises InputError for a wrong field or a number out of range."""
     if tree is None:
         return None
     fields = record(tree, where, {**dict.fromkeys(SKELETON), "stem": as_stem, "image": as_list})

@@ -120,8 +120,11 @@ def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) ->
 def as_begun(config: Experiment, folder: Path) -> Experiment:
     """Return the experiment of a run to resume, with the run's own values in place of `auto`.
 
-    Runs of older versions have explicit values for keys that now default to `auto`, and may allow `none` on derived edges.
+    Runs of older versions have explicit values for keys that now default to `auto`, and may allow `none` on derived edges. If the
+    configuration of the run is lost, the experiment is returned unchanged, and the run's checkpoint tells whether it fits.
     """
+    if not os.path.isfile(folder / RunFile.CONFIG):
+        return config
     search, own = config.search, experiment_of_run(folder).search
     search = replace(
         search,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from rapdarts.config.finding import check_find
 from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.own_resources import experiment_schema, names_in
 from rapdarts.config.presets import PRESETS
-from rapdarts.errors import InputError, plural, shorten, suggestion
+from rapdarts.errors import DamagedError, InputError, plural, shorten, suggestion
+from rapdarts.files import seal
 from rapdarts.files.run_files import RunFile
-from rapdarts.files.yaml import read_yaml
+from rapdarts.files.yaml import load_yaml, read_yaml, text_of_yaml
 
 HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "search.checkpoint", "search.kernels")
 """Knobs that may change when a run resumes. Rounding depends on threads, device and kernels; changes of the first two are reported."""
@@ -23,7 +24,20 @@ HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "
 Pairs = list[tuple[str, Any]]
 
 OLDER = {"search.spend": 0.0, "search.derive_none": True, "search.skip_paths": "any"}
-"""Values of keys that are missing from runs of older versions."""
+"""Values of keys that are missing from runs of older versions; the defaults of all other missing keys are their older values."""
+
+LATER = (
+    *OLDER,
+    "data.layout",
+    "data.range",
+    "find.",
+    "retrain.class_weights",
+    "search.class_weights",
+    "search.kernels",
+    "search.relax",
+    "search.replicas",
+)
+"""Beginnings of the keys that are missing from config.yaml files of version 0.1.0, which have no seal."""
 
 
 def resolve_experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
@@ -194,12 +208,30 @@ def wants_latency(search: SearchConfig) -> bool:
 
 
 def experiment_of_run(folder: Path) -> Experiment:
-    """Return the configuration saved in a run folder. Raises InputError if there is none."""
+    """Return the configuration saved in a run folder.
+
+    Raises InputError if there is none, and DamagedError if it is damaged, lacks keys, or is not that of the finished run.
+    """
     file = folder / RunFile.CONFIG
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder (no config.yaml); check its path.")
-    pairs = OLDER | dict(read_yaml(file))
-    return parse_settings(experiment_schema(*names_in(pairs)), [*pairs.items()], where=str(file))
+    text = text_of_yaml(file)
+    sealed, written = seal.check_yaml(text, file), dict(load_yaml(text, file))
+    if not sealed:
+        seal.report_unsealed(file)
+        _check_complete(written, file)
+    pairs = OLDER | written
+    config = parse_settings(experiment_schema(*names_in(pairs)), [*pairs.items()], where=str(file))
+    if sealed:
+        seal.check_belongs(file, run_digest(config))
+    return config
+
+
+def _check_complete(written: Mapping[str, Any], file: Path) -> None:
+    """Raise DamagedError if a configuration without a seal lacks a key that every version wrote, as a file cut short does."""
+    missing = [key.name for key in keys(Experiment) if key.name not in written and not key.name.startswith(LATER)]
+    if missing:
+        raise DamagedError(f"{file} is damaged or was edited: {shorten(', '.join(missing))} is missing; add it again.")
 
 
 def experiment_of_alphas(file: Path, needed: bool) -> Experiment:
@@ -216,6 +248,21 @@ def config_digest(config: Experiment) -> str:
         f"{key.name}={_digested(key, get(config, key.name))!r}"
         for key in keys(type(config))
         if key.name not in HARMLESS and not key.name.startswith("find.")
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def run_digest(config: Experiment) -> str:
+    """Return the sha256, as hex, of all settings that may not change when a run resumes.
+
+    Settings with the value that runs without the key have are left out, so that the digest of a run stays valid when keys are added.
+    """
+    import hashlib
+
+    lines = [
+        f"{key.name}={_digested(key, get(config, key.name))!r}"
+        for key in keys(type(config))
+        if key.name not in HARMLESS and get(config, key.name) != OLDER.get(key.name, key.default)
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

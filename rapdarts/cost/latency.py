@@ -17,6 +17,7 @@ from rapdarts.architecture.reading import as_space_name, as_stem
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cost.expected import PriceTable, places
 from rapdarts.errors import InputError, shorten
+from rapdarts.files import seal
 from rapdarts.files.json import Fault, ValueReader, number, quote_value, reader, record, strict_loads
 from rapdarts.files.text import read_text
 
@@ -249,17 +250,27 @@ def _wholes(count: int) -> ValueReader:
 def read_latency_table(path: Path) -> LatencyTable:
     """Read a latency table from a file.
 
-    Raises InputError if it is not a regular file, is too large, is not UTF-8, or is not a latency table.
+    Raises InputError if it is not a regular file, is too large, is not UTF-8, or is not a latency table, and DamagedError if it does
+    not match its seal.
     """
     where = shorten(str(path))
     larger = f"has more than {MAX_FILE_BYTES:,} bytes, too many for a latency table"
     other = "is not a regular file; pass a table written by rapdarts measure"
-    return parse(read_text(path, where, MAX_FILE_BYTES, larger, other), where)
+    text = read_text(path, where, MAX_FILE_BYTES, larger, other)
+    table = parse(text, where)
+    if own := seal.seal_of_json(text):
+        seal.check_belongs(path, own)
+    else:
+        seal.report_unsealed(path)
+    return table
 
 
 def parse(text: str, where: str) -> LatencyTable:
-    """Return the latency table in a JSON text; `where` names it in messages. Raises InputError, naming the invalid field."""
-    tree = _load(text, where)
+    """Return the latency table in a JSON text; `where` names it in messages.
+
+    Raises InputError, naming the invalid field, and DamagedError if the text does not match its seal.
+    """
+    tree = seal.unseal(_load(text, where), where)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise InputError(f"{where} is not a latency table: it must be a JSON object with the format {FORMAT!r}.")
     version = COUNT(tree.get("version"), f"{where}: version")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from rapdarts.architecture.genotype import Genotype, buildable
+from rapdarts.architecture.genotype import SKELETON, Genotype, buildable
 from rapdarts.architecture.reading import parse_genotype_json
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import RetrainConfig
@@ -19,8 +20,12 @@ from rapdarts.cost.count import COUNTERS, Counter, count, resources_of
 from rapdarts.cost.own_resources import own_counters
 from rapdarts.cost.trace import Image
 from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.errors import DamagedError
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.reference import find_reference, reference_named
+
+EXACT = ("macs", "params", "bytes", "activations", "traffic", "energy")
+"""Resources whose amount in a genotype's file equals the counted amount."""
 
 
 class Blueprint(ABC):
@@ -76,6 +81,10 @@ class Blueprint(ABC):
     @cached_property
     def costs(self) -> dict[str, float]:
         """Cost of the network in every resource, without the auxiliary head. Raises InputError as `build` does."""
+        return self.count_costs()
+
+    def count_costs(self) -> dict[str, float]:
+        """Count the costs in the network."""
         with torch.device("meta"):
             network = self.build()
         return count(network, self.image, self.counters)
@@ -113,6 +122,22 @@ class DerivedBlueprint(Blueprint):
         with torch.device("meta"):
             head = self.build(auxiliary=True).auxiliary
         return 0 if head is None else sum(parameter.numel() for parameter in head.parameters())
+
+    @cached_property
+    def costs(self) -> dict[str, float]:
+        """Cost of the network in every resource, as in `Blueprint`.
+
+        Raises DamagedError if the genotype was priced for this skeleton and its file states other costs.
+        """
+        counted = self.count_costs()
+        stated = self.genotype.costs if self.skeleton == self.genotype.skeleton else {}
+        for name in EXACT:
+            if name in stated and not math.isclose(stated[name], counted[name], rel_tol=1e-9):
+                raise DamagedError(
+                    f"the costs stated for {self.name} are not those of its cells: {name} is {stated[name]:,}, but its network has"
+                    f" {counted[name]:,}. If its file was edited on purpose, remove its costs."
+                )
+        return counted
 
     @property
     def counters(self) -> Mapping[str, Counter]:
@@ -202,8 +227,9 @@ def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Bluepri
     """
     if "reference" in card:
         name, (channels, height, width), classes = card["reference"], card["image"], card["classes"]
-        if not all(type(number) is int and number > 0 for number in (channels, height, width, classes)):
-            raise ValueError("its image shape and number of classes are not all positive whole numbers")
+        sizes = ((channels, "image"), (height, "image"), (width, "image"), (classes, "classes"))
+        if not all(type(number) is int and 0 < number <= SKELETON[name] for number, name in sizes):
+            raise ValueError("its image shape and number of classes are not all positive whole numbers of a usual size")
         if not isinstance(name, str) or find_reference(name) != name:
             raise ValueError("its reference network is unknown")
         return ReferenceBlueprint(name, (channels, height, width), classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,11 @@ def export_runtime(
         text = card(trained, history, Path(options.out).name, len(content), options.licence)
         atomic.write_atomically(Path(f"{options.out}.md"), text)
         values["card"] = f"{options.out}.md"
+    if options.to != "onnx":
+        # These formats have no place for a seal, and rapdarts does not read them. The file is one that sha256sum -c checks.
+        digest = hashlib.sha256(content).hexdigest()
+        atomic.write_atomically(Path(f"{options.out}.sha256"), f"{digest}  {Path(options.out).name}\n")
+        values["sha256"] = f"{options.out}.sha256"
     return values
 
 

@@ -15,14 +15,12 @@ from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.lookup import ONNX
 from rapdarts.deploy.model_file import TrainedFile
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.errors import DamagedError, InputError, plural, printable
-from rapdarts.files.json import Fault, as_object, strict_loads
+from rapdarts.errors import InputError, plural, printable
 from rapdarts.files.run_files import RunFile, run_of
-from rapdarts.files.text import read_text
+from rapdarts.files.seal import read_sealed
 from rapdarts.training.intervals import percent, wilson
 from rapdarts.version import __version__
 
-MAX_FILE_BYTES = 20_000_000
 NUMBERS = ("test_accuracy", "n")
 ESCAPES = str.maketrans({**{mark: f"\\{mark}" for mark in "\\|`*_[]#"}, "<": "&lt;", **dict.fromkeys("\r\n", " ")})
 """Characters with a meaning in Markdown, and their replacements."""
@@ -58,13 +56,7 @@ def history_of(path: Path) -> History:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        tree: dict[str, Any] = as_object(strict_loads(read_text(path, "it", MAX_FILE_BYTES, "is too large")), "it")
-        return tree
-    except (InputError, Fault) as error:
-        raise DamagedError(f"{path} is damaged ({str(error).rstrip('.')}).") from None
+    return read_sealed(path) if path.is_file() else {}
 
 
 def card(trained: TrainedFile, history: History, name: str, size: int, licence: str = "") -> str:

@@ -22,6 +22,7 @@ from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import Blueprint, of_card
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import DamagedError, InputError
+from rapdarts.files import seal
 from rapdarts.files.json import strict_loads
 from rapdarts.files.regular import open_regular
 from rapdarts.networks.layers import Normalise
@@ -80,6 +81,10 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
             if CARD not in metadata:
                 raise ValueError("it has no rapdarts metadata")
             card = strict_loads(metadata[CARD])
+        if seal.KEY in card:
+            seal.check_bytes(path.read_bytes(), card[seal.KEY], path)
+        else:
+            seal.report_unsealed(path)
         blueprint, data = of_card(card, str(path), space), card["data"]
         mean, std = (_by_channel(data[name], name, blueprint.image[0]) for name in ("mean", "std"))
         if not all(deviation > 0 for deviation in std):
@@ -155,8 +160,12 @@ def to_safetensors(weights: Mapping[str, Tensor], blueprint: Blueprint, data: Da
     The weights of the auxiliary head are left out: only training uses them.
     """
     kept = {name: value.cpu().contiguous() for name, value in weights.items() if not name.startswith("auxiliary.")}
-    card = {**blueprint.card, "data": {"mean": data.mean, "std": data.std, "classes": data.class_names}}
-    return safetensors.torch.save(kept, {CARD: json.dumps(card)})
+    card = {
+        seal.KEY: seal.BLANK,
+        **blueprint.card,
+        "data": {"mean": data.mean, "std": data.std, "classes": data.class_names},
+    }
+    return seal.seal_bytes(safetensors.torch.save(kept, {CARD: json.dumps(card)}))
 
 
 def with_new_head(trained: TrainedFile, classes: int) -> nn.Module:

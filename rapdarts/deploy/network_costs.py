@@ -80,7 +80,10 @@ def genotype_at(
     image = image_shape(options.input) if options.input else None
     base = genotype.skeleton or skeletons.of_space(own)
     skeleton = skeletons.changed(base, options.layers, options.channels, image, options.classes, options.stem)
-    return DerivedBlueprint(replace(built, space=own.name), own, skeleton, name=name)
+    blueprint = DerivedBlueprint(replace(built, space=own.name), own, skeleton, name=name)
+    if genotype.costs and skeleton == genotype.skeleton:
+        _ = blueprint.costs  # raises if these are not the costs that the file states
+    return blueprint
 
 
 @during("counting costs")

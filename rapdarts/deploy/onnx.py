@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from rapdarts.deploy.onnx_costs import onnx_costs
+from rapdarts.deploy.onnx_costs import onnx_costs, read_onnx
 from rapdarts.deploy.runtimes import TRACED, Facts, Function, _quiet, facts_of, need
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.files.regular import read_bytes
+from rapdarts.files import seal
 
 PIXELS, LOGITS = "pixels", "logits"
 """Names of the input and the output in our ONNX files."""
@@ -49,13 +49,16 @@ def onnx_network(path: Path) -> Function:
 
     Raises InputError if onnxruntime or the file is missing, and DamagedError if the file is not ONNX.
     """
-    return open_onnx(read_bytes(path), str(path))
+    return open_onnx(read_onnx(path), str(path))
 
 
 def onnx_facts(path: Path) -> Facts:
     """Return the facts in the metadata of an ONNX file. Raises InputError if they are missing, and the errors of `onnx_network`."""
-    texts = _session(read_bytes(path), str(path)).get_modelmeta().custom_metadata_map
-    return facts_of(texts, str(path))
+    texts = _session(read_onnx(path), str(path)).get_modelmeta().custom_metadata_map
+    facts = facts_of(texts, str(path))
+    if seal.KEY not in texts:
+        seal.report_unsealed(path)
+    return facts
 
 
 def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
@@ -127,11 +130,11 @@ def to_onnx(network: nn.Module, facts: Facts) -> bytes:
         del part.metadata_props[:]
         part.ClearField("doc_string")
     _describe(model, facts)
-    return bytes(model.SerializeToString())
+    return seal.seal_bytes(model.SerializeToString())
 
 
 def _describe(model: Any, facts: Facts) -> None:
-    for key, value in facts.texts.items():
+    for key, value in {seal.KEY: seal.BLANK, **facts.texts}.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
 
@@ -171,4 +174,4 @@ def to_int8(content: bytes, facts: Facts, batches: Iterable[Tensor]) -> bytes:
         model = onnx.load(str(quantised))
     del model.metadata_props[:]
     _describe(model, facts)
-    return bytes(model.SerializeToString())
+    return seal.seal_bytes(model.SerializeToString())

@@ -11,6 +11,7 @@ from typing import Any
 from rapdarts.deploy.onnx_constants import Constant, describe_sparse, initialisers, value_of
 from rapdarts.deploy.runtimes import need
 from rapdarts.errors import DamagedError, InputError
+from rapdarts.files import seal
 from rapdarts.files.regular import read_bytes
 
 Shape = tuple[int, ...]
@@ -99,7 +100,15 @@ def onnx_costs(path: Path) -> OnnxCosts:
     A batch norm folded into a convolution counts as the biases of that convolution. Raises InputError if a size is
     dynamic, and DamagedError if the file is not ONNX.
     """
-    return costs_of(read_bytes(path), str(path))
+    return costs_of(read_onnx(path), str(path))
+
+
+def read_onnx(path: Path) -> bytes:
+    """Return the content of an ONNX file. Raises InputError, and DamagedError if it does not match its seal."""
+    content = read_bytes(path)
+    if own := seal.seal_of_bytes(content):
+        seal.check_bytes(content, own, path)
+    return content
 
 
 def costs_of(content: bytes, where: str) -> OnnxCosts:

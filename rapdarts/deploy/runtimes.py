@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from rapdarts.architecture.genotype import SKELETON
 from rapdarts.errors import InputError, installation, printable
 from rapdarts.files.json import strict_loads
 
@@ -64,7 +65,7 @@ def facts_of(texts: dict[str, str], where: str) -> Facts:
     """Parse the facts in the metadata of a file. Raises InputError if the image or the classes are missing or malformed."""
     try:
         image, names = strict_loads(texts["image"]), strict_loads(texts["class_names"])
-        if not (len(image) == 3 and all(type(side) is int and side > 0 for side in image)):
+        if not (len(image) == 3 and all(type(side) is int and 0 < side <= SKELETON["image"] for side in image)):
             raise ValueError
         if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
             raise ValueError

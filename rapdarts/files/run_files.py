@@ -54,6 +54,9 @@ class RunFile:
     """State of a run: running, finished, or the reason why it ended."""
 
 
+CHECKPOINT_HEAD: Final = b"rapdarts-checkpoint "
+"""Beginning of every checkpoint, before the version of its format."""
+
 COMMANDS = {"find": "find", "search": "search", "random": "search", "rank": "rank RUN", "retrain": "retrain NETWORK"}
 """The start of the command that resumes a run, by the verb that started it."""
 
@@ -66,9 +69,11 @@ RUN_FILES = frozenset(name for key, name in vars(RunFile).items() if key.isupper
 
 def begun(folder: Path) -> bool:
     """Return whether a run in this folder has saved a checkpoint, metrics or a result."""
+    names = (RunFile.CHECKPOINT, RunFile.CHECKPOINT_BEFORE, RunFile.RESULT)
     record = folder / RunFile.METRICS
-    saved = any((folder / name).exists() for name in (RunFile.CHECKPOINT, RunFile.RESULT))
-    return (folder / RunFile.CONFIG).exists() and (saved or (record.exists() and record.stat().st_size > 0))
+    return any(map(os.path.lexists, (folder / name for name in names))) or (
+        os.path.isfile(record) and os.path.getsize(record) > 0
+    )
 
 
 def verb_of(folder: Path) -> str:

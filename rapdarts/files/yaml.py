@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.errors import InputError, shorten
+from rapdarts.files.seal import check_yaml
 from rapdarts.files.text import read_text
 
 MAX_FILE_BYTES = 100_000
@@ -25,13 +26,27 @@ INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 def read_yaml(path: Path, example: str = "seed: 1") -> Iterator[tuple[str, Any]]:
     """Yield the (dotted key, value) pairs of a YAML file; `example` is a line of such a file, for messages.
 
+    Raises DamagedError if the file does not match its seal, and the errors of `load_yaml`.
+    """
+    text = text_of_yaml(path)
+    check_yaml(text, path)
+    yield from load_yaml(text, path, example)
+
+
+def text_of_yaml(path: Path) -> str:
+    """Return the text of a YAML file. Raises InputError."""
+    larger = f"has more than {MAX_FILE_BYTES:,} bytes, too many for a configuration"
+    return read_text(path, str(path), MAX_FILE_BYTES, larger)
+
+
+def load_yaml(text: str, path: Path, example: str = "seed: 1") -> Iterator[tuple[str, Any]]:
+    """Yield the pairs in the text of the YAML file `path`; the arguments are those of `read_yaml`.
+
     Raises InputError for everything that a configuration does not need: interpolation, tags, aliases, repeated keys, and
     plain words that YAML reads in unexpected ways (010, 1:30, no).
     """
     import yaml
 
-    larger = f"has more than {MAX_FILE_BYTES:,} bytes, too many for a configuration"
-    text = read_text(path, str(path), MAX_FILE_BYTES, larger)
     try:
         tree = _parse_yaml(text)
     except yaml.MarkedYAMLError as error:

@@ -166,7 +166,7 @@ def written(
 ) -> dict[str, Any]:
     """Write result.json, the page and the drawing of the cell, and return the content of result.json."""
     report = {**summary(work, plan, table, results), **proof}
-    work.run.write_json(RunFile.RESULT, report)
+    work.run.write_result(report)
     work.run.write("cell.svg", FORMATS["svg"](read_genotype(work.run.folder / "network" / RunFile.GENOTYPE)))
     work.run.write(RunFile.PAGE, page(report))
     return report

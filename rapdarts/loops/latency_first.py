@@ -21,8 +21,8 @@ from rapdarts.data.dataset import DataSet
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.latency_table import describe_table, measure_skeleton
 from rapdarts.files.run_files import RunFile
+from rapdarts.training.claim import check_free
 from rapdarts.training.device import device_named
-from rapdarts.training.folder import check_free
 from rapdarts.training.log import Screen
 
 WHERE = "the latency table of this run"

@@ -81,7 +81,7 @@ def run_search(
         report = cost_report(derivation, table, config.search, run)
         steps = SearchBatches.of(data, config).steps
         report["warnings"] = signs.of_search(config.search, space, data, run.records(), steps)
-        run.write_json(RunFile.RESULT, report)
+        run.write_result(report)
     return Searched(derivation, report, run.folder, own_space(given))
 
 
@@ -114,7 +114,7 @@ def run_random_baseline(
             run.write(RunFile.LATENCY, latency.to_json())
         with training_within_memory(config.retrain):
             result = random_baseline(config, drawn, data, run)
-        run.write_json(RunFile.RESULT, result)
+        run.write_result(result)
     return RandomBaseline(result, run.folder)
 
 
@@ -138,7 +138,7 @@ def run_ranking(
     with open_run("rank", config, launch, name, inputs, screen, about=data.lines) as run:
         with training_within_memory(config.retrain):
             result = rank(config, entries, skeleton, data, run)
-        run.write_json(RunFile.RESULT, result)
+        run.write_result(result)
     shown = resources_shown(config, list(result["networks"][0]["costs"]))
     return Ranked(read_genotype(run.folder / RunFile.BEST_GENOTYPE), result, run.folder, shown, own_space(given))
 
@@ -182,7 +182,7 @@ def run_retraining(
                 report["warnings"] = signs.of_retraining(
                     config.retrain, data, run.records(), trained.test, batches.steps
                 )
-            run.write_json(RunFile.RESULT, report)
+            run.write_result(report)
     return Retrained(trained.test, trained.best, blueprint, report, run.folder, process_group.is_main, own_space(given))
 
 

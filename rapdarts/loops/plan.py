@@ -15,6 +15,7 @@ from rapdarts.config.finding import LEAST_EFFORT, MOST_EFFORT, FindConfig
 from rapdarts.config.resolve import config_digest
 from rapdarts.config.resources import time_left
 from rapdarts.errors import InputError, plural, shorten
+from rapdarts.files import seal
 from rapdarts.files.json import Fault, as_list, as_object, number, record, strict_loads
 from rapdarts.files.text import read_text
 from rapdarts.loops.pace import Pace, Sizes
@@ -224,6 +225,9 @@ def read_plan(settings: FindConfig, config: Experiment, sizes: Sizes) -> Plan:
         tree = as_object(strict_loads(read_text(path, where, MAX_BYTES, "is too large for a plan")), where)
     except Fault as fault:
         raise InputError(f"{where} is not a plan: {fault}.") from None
+    if seal.KEY not in tree and tree.get("format") == FORMAT:
+        seal.report_unsealed(path)
+    tree = seal.unseal(tree, path)
     if tree.get("format") != FORMAT or tree.get("version") != VERSION:
         raise InputError(f"{where} is not a plan; use the plan.json of a run of rapdarts find.")
     if tree.get("experiment") != digest(config):

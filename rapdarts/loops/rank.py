@@ -52,8 +52,8 @@ class RankingEntry:
         )
 
     def with_facts(self, facts: Mapping[str, Any]) -> RankingEntry:
-        """Return the entry with `facts` about the counting of costs (`deployment_facts`) added to the genotype's provenance."""
-        genotype = replace(self.genotype, provenance={**self.genotype.provenance, **facts})
+        """Return the entry without costs, and with `facts` about their counting (`deployment_facts`) in the genotype's provenance."""
+        genotype = replace(self.genotype, provenance={**self.genotype.provenance, **facts}, costs={})
         return replace(self, genotype=genotype)
 
     def place(self) -> tuple[int, float]:

@@ -11,13 +11,13 @@ from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
 from rapdarts.config.resources import compact, duration
 from rapdarts.errors import DamagedError, InputError, plural
-from rapdarts.files.json import Fault, strict_loads
-from rapdarts.files.run_files import MOST_RECORD_BYTES, RunFile
-from rapdarts.files.text import read_text
+from rapdarts.files.run_files import RunFile
+from rapdarts.files.seal import check_record, read_sealed
 from rapdarts.reports.text_table import markdown
 from rapdarts.reports.warnings import warnings_of
 from rapdarts.training.intervals import accuracy_interval, mean_in_words, percent, wilson
 
+REMEDY = "leave the run out, or run it again"
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
 ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys("\r\n", " ")})
 """Characters that would end a cell of a Markdown table or start HTML, and their replacements."""
@@ -52,7 +52,7 @@ def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
     for folder in folders:
         try:
             rows.append(tuple(cell.translate(ESCAPES) for cell in _row(folder)))
-            result = _read(folder / RunFile.RESULT)
+            result = read_sealed(folder / RunFile.RESULT, REMEDY)
             warnings += [f"- {folder}: {one}".translate(ESCAPES) for one in warnings_of(result)]
         except (InputError, DamagedError) as error:
             if len(folders) == 1:
@@ -69,7 +69,8 @@ def _row(folder: Path) -> tuple[str, ...]:
         raise InputError(
             f"{folder} contains no finished run (no result.json); leave it out, or finish the run with resume=true."
         )
-    result, environment = _read(folder / RunFile.RESULT), _read(folder / RunFile.ENVIRONMENT)
+    result, environment = (read_sealed(folder / name, REMEDY) for name in (RunFile.RESULT, RunFile.ENVIRONMENT))
+    check_record(folder, result)
     try:
         verb, data = environment["verb"], experiment.data
         what, params, macs, accuracy, n = _outcome(verb, result)
@@ -89,17 +90,6 @@ def _row(folder: Path) -> tuple[str, ...]:
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise DamagedError(f"{folder} is damaged ({reason}); leave it out, or run it again.") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = strict_loads(read_text(path, "it", MOST_RECORD_BYTES, "is too large"))
-    except (InputError, Fault) as error:
-        reason = str(error).removeprefix("it cannot be read: ").rstrip(".")
-        raise DamagedError(f"{path} cannot be read ({reason}); leave the run out, or run it again.") from None
-    if not isinstance(tree, dict):
-        raise DamagedError(f"{path} does not contain a JSON object; leave the run out, or run it again.")
-    return tree
 
 
 def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str]:

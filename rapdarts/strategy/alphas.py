@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from rapdarts.architecture.reading import read_skeleton
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.relaxation import RelaxationConfig
 from rapdarts.errors import DamagedError, InputError
+from rapdarts.files import seal
 from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.text import read_text
 from rapdarts.strategy.relaxation import Architecture
@@ -74,9 +76,12 @@ def _tree(path: Path) -> dict[str, Any]:
         )
     try:
         text = read_text(path, "it", MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES:,} bytes")
-        return as_object(strict_loads(text), "it")
+        tree: dict[str, Any] = as_object(strict_loads(text), "it")
     except (InputError, Fault) as error:
         raise DamagedError(f"{path} is damaged ({str(error).rstrip('.')}).") from None
+    if seal.KEY not in tree:
+        seal.report_unsealed(path)
+    return dict(seal.unseal(tree, path))
 
 
 def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, list[Architecture]]:
@@ -92,12 +97,16 @@ def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, 
                 f"{path} contains {found['format']} version {found['version']} for the space {found['space']}, but {FORMAT}"
                 f" version {VERSION} or {REPLICATED_VERSION} for the space {space.name} is needed."
             )
-        skeleton = Skeleton(**{**found["skeleton"], "image": tuple(found["skeleton"]["image"])})
+        skeleton = read_skeleton(found["skeleton"], "its skeleton")
+        if skeleton is None:
+            raise ValueError("it has no skeleton")
         learned = [found] if found["version"] == VERSION else list(found["replicas"])
         relaxation = RELAXATIONS[found.get("relaxation", DEFAULT)]
         replicas = [_architecture(one["cells"], space, relaxation) for one in learned]
         if not replicas or any(narrowed.candidates != replicas[0][0].candidates for narrowed, _ in replicas):
             raise ValueError("its replicas do not have the same candidates")
+    except InputError as error:
+        raise DamagedError(f"{path} is damaged ({str(error).rstrip('.')}).") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
     return replicas[0][0], skeleton, [architecture for _, architecture in replicas]

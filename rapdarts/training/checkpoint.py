@@ -5,23 +5,34 @@ The hash detects damage, not tampering: anyone who can change the file can also 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import itertools
 import json
 import os
-from collections.abc import Mapping
+import stat
+import zipfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from rapdarts.errors import DamagedError
 from rapdarts.files import atomic as files
+from rapdarts.files.run_files import CHECKPOINT_HEAD
+from rapdarts.files.seal import KEY, seal_json, unseal
+from rapdarts.training.state import check_state, check_tensors
 
-MAGIC = b"rapdarts-checkpoint 1\n"
+MAGIC, CURRENT = (CHECKPOINT_HEAD + version + b"\n" for version in (b"1", b"2"))
+"""First lines of the formats that are read; in the current one, the header has a seal, which covers the origin."""
 MOST_HEADER_BYTES = 10**7
+LATER = ("configuration",)
+"""Facts that the origin of a checkpoint of an older version does not record; they are not compared."""
+
+Check = Callable[[Mapping[str, Any]], None]
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> None:
@@ -29,34 +40,37 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, s
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     payload = buffer.getvalue()
-    header = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "origin": dict(origin)}
+    header = {"bytes": len(payload), "payload": hashlib.sha256(payload).hexdigest(), "origin": dict(origin)}
     try:
-        for taken in (path, previous(path)):
-            if os.path.lexists(taken) and not taken.is_file():  # by a folder, for example
-                os.replace(taken, taken.with_name(taken.name + ".damaged"))
+        for place in (path, previous(path)):
+            if os.path.lexists(place) and not place.is_file():
+                set_aside(place)
         if path.exists():
             os.replace(path, previous(path))
     except OSError as error:
         raise files.storage_error(path, error, of_run=True) from None
-    files.write_atomically(path, MAGIC + json.dumps(header).encode() + b"\n" + payload)
+    files.write_atomically(path, CURRENT + seal_json(json.dumps(header)).encode() + b"\n" + payload)
 
 
-def load_checkpoint(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
+def load_checkpoint(
+    path: Path, origin: Mapping[str, str], check: Check = lambda state: None
+) -> tuple[dict[str, Any], str] | None:
     """Return the newest intact state at `path` and a description of any damage to a newer one; None if there is no checkpoint.
 
-    If the newest checkpoint is damaged, it is moved to `<path>.damaged` and the previous one is read.
+    If the newest checkpoint is damaged, it is moved to `<path>.damaged` and the previous one is read. `check` raises ValueError for a
+    state that cannot be used, which counts as damage.
 
     Raises DamagedError if every checkpoint is damaged, or if the newest intact one has a different origin.
     """
     problems: list[str] = []
     for candidate in (path, previous(path)):
         try:
-            if not candidate.is_file():
+            if not os.path.lexists(candidate):
                 continue
-            state = _read(candidate, origin)
+            state = _read(candidate, origin, check)
             if problems:
                 # Otherwise, the next save would overwrite the intact checkpoint with the damaged one.
-                os.replace(path, path.with_name(path.name + ".damaged"))
+                set_aside(path)
             return state, "; ".join(problems)
         except _Damage as damage:
             problems.append(f"checkpoint {candidate} is damaged ({damage})")
@@ -70,21 +84,37 @@ def previous(path: Path) -> Path:
     return path.with_name(path.name + ".previous")
 
 
+def set_aside(path: Path) -> None:
+    """Move a damaged checkpoint, or what has taken its place, to a name that is not in use, `<path>.damaged` or one with a number."""
+    names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
+    os.replace(path, next(place for name in names if not os.path.lexists(place := path.with_name(name))))
+
+
 def origin_of(path: Path) -> dict[str, str]:
-    """Return the origin recorded in the checkpoint at `path`; empty if there is no readable checkpoint."""
-    try:
-        with open(path, "rb") as file:
-            found = json.loads(file.readline(MOST_HEADER_BYTES)) if file.readline(len(MAGIC)) == MAGIC else {}
-        return {name: value for name, value in found.get("origin", {}).items() if isinstance(value, str)}
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
+    """Return the origin recorded in the newest checkpoint at `path` whose header is intact; empty if there is no checkpoint.
+
+    Raises DamagedError if there are only damaged ones.
+    """
+    problem = ""
+    for candidate in (path, previous(path)):
+        if not os.path.lexists(candidate):
+            continue
+        try:
+            with _open(candidate) as file:
+                found = _header(file)["origin"]
+            return {name: value for name, value in found.items() if isinstance(value, str)}
+        except (OSError, _Damage) as error:
+            problem = problem or f"checkpoint {candidate} is damaged ({error})"
+    if problem:
+        raise DamagedError(f"{problem}; restore it, or remove it.")
+    return {}
 
 
 def elapsed_of(path: Path) -> float:
     """Return how long a run had taken, in seconds, at the newest intact checkpoint at `path`; 0 if there is none."""
     for candidate in (path, previous(path)):
         with suppress(OSError, _Damage):
-            return float(_read(candidate, {}).get("elapsed", 0.0))
+            return float(_read(candidate, {}, check_state).get("elapsed", 0.0))
     return 0.0
 
 
@@ -92,25 +122,73 @@ class _Damage(Exception):
     pass
 
 
-def _read(path: Path, origin: Mapping[str, str]) -> dict[str, Any]:
-    raw = path.read_bytes()
-    if not raw.startswith(MAGIC):
-        raise _Damage("its first line is not that of a rapdarts checkpoint")
-    line, _, payload = raw[len(MAGIC) :].partition(b"\n")
+def _open(path: Path) -> BinaryIO:
+    """Open a regular file. Raises _Damage for a folder, a FIFO, a device or a link to nothing, without waiting for a writer."""
     try:
-        header = json.loads(line)
-        size, digest, found = header["bytes"], header["sha256"], header["origin"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _Damage("it is not a regular file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _Damage("it is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _header(file: BinaryIO) -> dict[str, Any]:
+    """Read the first two lines of a checkpoint, and return its size in bytes, the hash of its payload, and its origin."""
+    version = file.readline(len(CURRENT))
+    if version not in (MAGIC, CURRENT):
+        raise _Damage("its first line is not that of a rapdarts checkpoint")
+    try:
+        header = json.loads(file.readline(MOST_HEADER_BYTES))
+        if version == CURRENT:
+            if KEY not in header:
+                raise ValueError
+            header = unseal(header, "")
+        else:
+            header["payload"] = header.pop(KEY)
+        wanted = {"bytes": int, "payload": str, "origin": dict}
+        if any(type(header[name]) is not kind for name, kind in wanted.items()):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DamagedError):
         raise _Damage("its header cannot be read") from None
-    if len(payload) != size:
-        raise _Damage(f"it has {len(payload)} bytes, but its header says {size}")
-    if hashlib.sha256(payload).hexdigest() != digest:
+    return dict(header)
+
+
+def _read(path: Path, origin: Mapping[str, str], check: Check) -> dict[str, Any]:
+    with _open(path) as file:
+        header = _header(file)
+        size = os.fstat(file.fileno()).st_size - file.tell()
+        if size != header["bytes"]:
+            raise _Damage(f"it has {size} bytes, but its header says {header['bytes']}")
+        payload = file.read()
+    if hashlib.sha256(payload).hexdigest() != header["payload"]:
         raise _Damage("its content does not match its hash")
     for name, value in origin.items():
-        if found.get(name) != value:
+        if header["origin"].get(name, value if name in LATER else None) != value:
             raise DamagedError(f"checkpoint {path} belongs to a different {name}; resume with the original one.")
     try:
+        state = _unpacked(payload)
+        check(state)
+    except ValueError as error:
+        raise _Damage(str(error)) from None
+    return state
+
+
+def _unpacked(payload: bytes) -> dict[str, Any]:
+    """Return the state in the content of a checkpoint. Raises ValueError."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > len(payload):
+                raise ValueError("it unpacks to more bytes than it has")
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError):
-        raise _Damage("torch cannot read its content as tensors and plain values") from None
-    return dict(state)
+    except ValueError:
+        raise
+    except Exception:  # torch's reader has no common class of errors for content that it did not write
+        raise ValueError("torch cannot read its content as tensors and plain values") from None
+    if not isinstance(state, dict):
+        raise ValueError("it does not contain a dictionary")
+    check_tensors(state)
+    return state

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +17,52 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rapdarts.config.resources import time_left
 from rapdarts.errors import StorageError, printable
-from rapdarts.files.atomic import storage_error
+from rapdarts.files.atomic import write_atomically
 from rapdarts.files.run_files import RunFile
 from rapdarts.interruptions import completing
 from rapdarts.training.board import Board
 
 
 class Log:
-    """Log of a run, with one record per epoch; without a folder, nothing is written. Errors of TensorBoard never stop the training."""
+    """Log of a run, with one record per epoch, a line of JSON; without a folder, nothing is written.
 
-    def __init__(self, folder: Path | None, keep_bytes: int) -> None:
+    `lines` are the records of the epochs before the run was resumed. TensorBoard errors never stop the training.
+    """
+
+    def __init__(self, folder: Path | None, lines: Sequence[str]) -> None:
         self.path = folder / RunFile.METRICS if folder else Path(os.devnull)
-        self.records = self._cut(keep_bytes) if folder else 0
-        self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed with the run)
-        self.board = Board(folder / "tensorboard" if folder else None, self.records)
-        self.waiting = b""  # records that could not be written yet
+        self.lines = [*lines]
+        self.file = self._rewritten() if folder else open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed with the run)
+        self.board = Board(folder / "tensorboard" if folder else None, len(self.lines))
+        self.is_whole = True  # False if a record could not be written
 
     @property
-    def bytes(self) -> int:
-        """Current length of the file in bytes, stored in checkpoints so that a resumed run does not repeat records."""
-        return self.file.tell()
+    def text(self) -> str:
+        """Content of the file."""
+        return "".join(f"{line}\n" for line in self.lines)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record of finite numbers. If the disk is full, it is kept in memory until `flush`."""
-        self.waiting += json.dumps(record, allow_nan=False).encode() + b"\n"
-        with suppress(StorageError):
-            self.flush()
-        self.board.scalars(record, self.records)
-        self.records += 1
+        line = json.dumps(record, allow_nan=False)
+        self.board.scalars(record, len(self.lines))
+        self.lines.append(line)
+        content = f"{line}\n".encode()
+        with completing():
+            try:
+                self.is_whole &= self.file.write(content) == len(content)
+            except OSError:
+                self.is_whole = False
 
     def flush(self) -> None:
-        """Write all records that are not written yet. Raises StorageError, and leaves no part of them, if the disk is full."""
-        if not self.waiting:
-            return
-        end = self.bytes
-        try:
-            with completing():
-                left = memoryview(self.waiting)
-                while left:
-                    left = left[self.file.write(left) :]
-        except OSError as error:
-            with suppress(OSError):
-                self.file.truncate(end)
-            self.file.seek(end)
-            raise storage_error(self.path, error, len(self.waiting)) from None
-        self.waiting = b""
+        """Write the file again if a record could not be written. Raises StorageError if the disk is still full."""
+        if not self.is_whole:
+            before, self.file = self.file, self._rewritten()
+            before.close()
+            self.is_whole = True
 
     def image(self, name: str, pixels: np.ndarray) -> None:
         """Log an image (h, w, 3) uint8 with the newest record, in TensorBoard only."""
-        self.board.image(name, pixels, max(0, self.records - 1))
+        self.board.image(name, pixels, max(0, len(self.lines) - 1))
 
     def close(self) -> None:
         with suppress(StorageError):
@@ -72,12 +70,14 @@ class Log:
         self.file.close()
         self.board.close()
 
-    def _cut(self, keep_bytes: int) -> int:
-        """Drop the records after the checkpoint, because their epochs are repeated; return the number of records left."""
-        if not self.path.exists():
-            return 0
-        os.truncate(self.path, min(keep_bytes, self.path.stat().st_size))
-        return self.path.read_bytes().count(b"\n")
+    def _rewritten(self) -> FileIO:
+        """Write the file again from the checkpoint's records, whatever it holds, and return it, opened to append more.
+
+        Records after the checkpoint are dropped, because their epochs are repeated; damage to the file is repaired.
+        """
+        write_atomically(self.path, self.text)
+        # O_NOFOLLOW: a link planted at this path is rejected, not followed.
+        return os.fdopen(os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "ab", buffering=0)
 
 
 class Screen:

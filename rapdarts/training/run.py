@@ -6,6 +6,7 @@ the position in the loop, the state of the trained objects, and the sums of the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import signal
@@ -21,13 +22,16 @@ from torch import Tensor
 from rapdarts.data.randomness import key
 from rapdarts.errors import DamagedError, DivergedError, Preempted, RapdartsError, Stopped, StorageError, of_all
 from rapdarts.files import atomic as files
+from rapdarts.files import seal
 from rapdarts.files.run_files import RunFile
 from rapdarts.interruptions import Signals, during
 from rapdarts.training import checkpoint
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup, in_words
+from rapdarts.training.folder import CONFIGURATION
 from rapdarts.training.guard import Guard
 from rapdarts.training.log import Log, Screen
 from rapdarts.training.meter import Meter
+from rapdarts.training.state import not_finite, restore
 
 Batch = TypeVar("Batch", covariant=True)
 Item = TypeVar("Item")
@@ -81,9 +85,8 @@ class Run:
         self.opened = self.began - (resumed.get("elapsed", 0.0) if resumed else 0.0)
         self.what, self.steps, self.total = "", 0, 0
         self._resumed = resumed
-        self.log_file = Log(
-            folder if process_group.is_main else None, self._resumed["metrics_bytes"] if self._resumed else 0
-        )
+        self.log_file = Log(folder if process_group.is_main else None, resumed["records"] if resumed else [])
+        self.seals: dict[str, str] = dict(resumed.get("files", {})) if resumed else {}
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -108,7 +111,7 @@ class Run:
         self.guard = next((thing for thing in objects.values() if isinstance(thing, Guard)), None)
         if self._resumed and self.stage < self._resumed["stage"]:
             for name in carries:
-                self._restore(name, objects[name], self._resumed["finished"][self.stage][name])
+                self._restore(name, objects[name], self._resumed["finished"][self.stage])
             self.finished.append(self._resumed["finished"][self.stage])
             self.stage += 1
             return
@@ -116,8 +119,12 @@ class Run:
         spent, begins = 0.0, not self.stage
         if self._resumed:
             for name, thing in objects.items():
-                self._restore(name, thing, self._resumed["objects"].get(name, {}))
+                self._restore(name, thing, {"guard": {}, **self._resumed["objects"]})  # older versions had none
             self.epoch, self.step = self._resumed["epoch"], self._resumed["step"]
+            if self.epoch > epochs or self.step > (steps if self.epoch < epochs else 0):
+                raise self._unfit(
+                    f"is at epoch {self.epoch + 1}, step {self.step}, of {epochs} epochs with {steps} steps"
+                )
             self.meter.load_state_dict(self._resumed["meter"])
             spent = self._resumed["seconds"]
             if self.epoch < epochs:
@@ -229,8 +236,7 @@ class Run:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records of all epochs so far, in order."""
-        self.log_file.flush()
-        return [json.loads(line) for line in self.log_file.path.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in self.log_file.lines]
 
     def seconds(self) -> float:
         """Return the time spent in all epochs, in seconds, including those before the run was resumed."""
@@ -239,8 +245,14 @@ class Run:
     # --- the folder ----------------------------------------------------------------------------------------------
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Write a file of the run atomically and return its path; only the first of several processes writes it."""
+        """Write a file of the run atomically and return its path; only the first of several processes writes it.
+
+        JSON and YAML files get a seal (rapdarts.files.seal), by which damage is noticed when they are read.
+        """
         path = self.folder / name
+        content, own = seal.seal_file(name, content)
+        if own:
+            self.seals[name] = own
         if not self.process_group.is_main:
             return path
         try:
@@ -253,34 +265,38 @@ class Run:
     def write_json(self, name: str, value: Any) -> Path:
         return self.write(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
+    def write_result(self, report: Mapping[str, Any]) -> Path:
+        """Write result.json with a report, and with the hashes of the run's other files, which are checked when these are read."""
+        self.log_file.flush()
+        record = hashlib.sha256(self.log_file.text.encode()).hexdigest()
+        files = {**self.seals, RunFile.CONFIG: self.origin[CONFIGURATION], RunFile.METRICS: record}
+        return self.write_json(RunFile.RESULT, {**report, seal.FILES: files})
+
     @during("saving the run")
     def save(self) -> None:
         """Write a checkpoint of the current position.
 
         Raises DivergedError, and keeps the last checkpoint, if a tensor is not finite.
         """
-        failure: RapdartsError | None = None
-        try:
-            self.log_file.flush()
-        except StorageError as error:  # without these records, a checkpoint could not be resumed
-            failure = error
         state = {
             "stage": self.stage,
             "epoch": self.epoch,
             "step": self.step,
-            "metrics_bytes": self.log_file.bytes,
+            "records": self.log_file.lines,
+            "files": self.seals,
             "meter": self.meter.state_dict(),
             "seconds": time.monotonic() - self.began if self.step else 0.0,
             "elapsed": time.monotonic() - self.opened,
             "finished": self.finished,
             "objects": {name: thing.state_dict() for name, thing in self.objects.items()},
         }
-        broken = _not_finite(state["objects"])
+        broken = not_finite(state["objects"])
         if broken:
             where = f"epoch {self.epoch + 1}, step {self.step}"
             raise self._diverged(f"{broken} contains values that are not finite at {where}")
         self.process_group.check_same("the weights", state["objects"])
-        if self.process_group.is_main and failure is None:
+        failure: RapdartsError | None = None
+        if self.process_group.is_main:
             try:
                 checkpoint.save_checkpoint(self.folder / RunFile.CHECKPOINT, state, self.origin)
             except RapdartsError as error:
@@ -363,18 +379,11 @@ class Run:
         where = "" if stop.task or self.total or not self.what else f" during {self.what}"
         return Preempted(f"{stop}{where}; everything saved so far is kept.", str(self.folder))
 
-    def _restore(self, name: str, thing: Stateful, state: dict[str, Any]) -> None:
-        if isinstance(thing, torch.optim.Optimizer):
-            ours = [group.get("param_names") for group in thing.state_dict()["param_groups"]]
-            theirs = [group.get("param_names") for group in state["param_groups"]]
-            # Torch matches optimiser state by position, so momentum would silently be assigned to the wrong parameter.
-            if ours != theirs:
-                raise self._unfit(f"contains the state of {name} for different parameters")
+    def _restore(self, name: str, thing: Stateful, states: Mapping[str, Any]) -> None:
         try:
-            thing.load_state_dict(state)
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise self._unfit(f"does not fit {name} ({reason})") from None
+            restore(name, thing, states)
+        except ValueError as error:
+            raise self._unfit(str(error)) from None
 
     def _unfit(self, reason: str) -> DamagedError:
         return of_all(
@@ -389,11 +398,3 @@ def _readable(value: float) -> str:
 def _copy(state: dict[str, Any]) -> dict[str, Any]:
     """Copy a state so that later steps do not change it."""
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
-
-
-def _not_finite(objects: Any, path: str = "") -> str:
-    """Return the dotted name of the first tensor that contains NaN or infinity, or an empty string."""
-    if isinstance(objects, Tensor):
-        return path if objects.is_floating_point() and not bool(torch.isfinite(objects).all()) else ""
-    items = objects.items() if isinstance(objects, Mapping) else enumerate(objects) if isinstance(objects, list) else ()
-    return next((broken for name, value in items if (broken := _not_finite(value, f"{path}.{name}".strip(".")))), "")

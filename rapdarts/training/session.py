@@ -15,8 +15,9 @@ from rapdarts.config import resolve
 from rapdarts.errors import InputError, Preempted, RapdartsError, Stopped, exit_code
 from rapdarts.files.run_files import RunFile
 from rapdarts.interruptions import handled
+from rapdarts.training.claim import claimed
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
-from rapdarts.training.folder import claimed
+from rapdarts.training.folder import prepare
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
 from rapdarts.training.status import write_status
@@ -34,7 +35,7 @@ def open_run(
     process_group: ProcessGroup = SINGLE_PROCESS,
     about: Sequence[str] = (),
 ) -> Iterator[Run]:
-    """Create or reopen a run folder, hold its lock, and record how the run ended.
+    """Create or reopen a run folder, hold its lock unless `launch` is a claim, and record how the run ended.
 
     Progress is shown on `screen` (default: stderr), beginning with the lines `about` the data.
 
@@ -50,24 +51,14 @@ def open_run(
     with ExitStack() as resources:
         with process_group.all_or_none("open the run's folder"):
             if process_group.is_main:
-                folder, resumed = resources.enter_context(
-                    claimed(verb, config, launch, name, origin, process_group.size, screen, about)
-                )
-                begin = {"folder": str(folder), "resumed": resumed}
+                claim = resources.enter_context(claimed(verb, launch, name))
+                begin = vars(prepare(verb, config, claim, name, origin, process_group.size, screen, about))
         begin = process_group.broadcast(begin)
         signals = resources.enter_context(handled())
         signals.in_job = process_group.size > 1  # its processes can only stop together
         signals.notice = lambda: screen.say_at_once("saving after this step; press again to stop without saving")
-        run = Run(
-            Path(begin["folder"]),
-            config.seed,
-            config.save_seconds,
-            origin,
-            screen,
-            begin["resumed"],
-            process_group,
-            signals,
-        )
+        folder, origin = Path(begin["folder"]), begin["origin"]
+        run = Run(folder, config.seed, config.save_seconds, origin, screen, begin["resumed"], process_group, signals)
         if process_group.is_main:
             resources.enter_context(_status(run))
         with _stopping(run):

@@ -13,6 +13,7 @@ from rapdarts.cli.main import main
 from rapdarts.config.command_options import ExportConfig
 from rapdarts.config.key_values import keys
 from rapdarts.deploy.verify import RUNTIMES
+from tests.edited import unsealed
 
 OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}
 """Formats that can express only one of these spaces, each with the space that it rejects."""
@@ -38,5 +39,5 @@ def test_the_command_writes_the_output_of_the_format(
         assert main(["export", target, f"to={form}"]) == 0
         assert capsys.readouterr().out == text
         assert main(["export", target, f"to={form}", f"out={tmp_path / 'cell'}"]) == 0
-        assert (tmp_path / "cell").read_text(encoding="utf-8") == text
+        assert unsealed((tmp_path / "cell").read_text(encoding="utf-8")) == text
         capsys.readouterr()

@@ -204,7 +204,9 @@ def command(folder: Path, *more: str) -> list[str]:
 def bits(folder: Path) -> dict[str, Any]:
     """Return everything that a run computed, without times and the machine's pace."""
     facts = {
-        name: value for name, value in result(folder).items() if name not in ("seconds", "steps", "quality", "export")
+        name: value
+        for name, value in result(folder).items()
+        if name not in ("seconds", "steps", "quality", "export", "files", "sha256")
     }
     facts["rounds"] = [{**one, "seconds": 0, "step_seconds": 0} for one in facts["rounds"]]
     return {

@@ -25,14 +25,16 @@ from rapdarts.config import resolve
 from rapdarts.config.experiment import DataConfig, Experiment, RetrainConfig
 from rapdarts.config.key_values import save_yaml
 from rapdarts.data.dataset import load_dataset
+from rapdarts.errors import DamagedError
 from rapdarts.files.run_files import RUN_FILES
 from rapdarts.loops.rank import RankingEntry, choose_entries, compared, estimate, short_recipe, split_for_ranking
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.training.checkpoint import load_checkpoint as load_checkpoint
-from rapdarts.training.checkpoint import origin_of
+from rapdarts.training.checkpoint import origin_of, save_checkpoint
 from rapdarts.training.intervals import accuracy_interval, paired_interval, percent, wilson
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
+from tests.edited import plain
 
 TINY_SEARCH = [
     "threads=1",
@@ -61,7 +63,7 @@ def ranking(folder: Path, *words: str | Path) -> int:
 
 
 def result_of(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "result.json").read_text()))
+    return dict(plain(folder / "result.json"))
 
 
 @pytest.fixture(scope="module")
@@ -276,15 +278,16 @@ def test_runs_on_other_data_are_refused(search: Path, tmp_path: Path, capsys: py
     )
 
     shutil.copy(search / "config.yaml", copy / "config.yaml")
-    checkpoint = (copy / "checkpoint").read_bytes()
-    (copy / "checkpoint").write_bytes(
-        checkpoint.replace(origin_of(copy / "checkpoint")["data set"].encode(), b"0" * 64)
-    )
+    save_checkpoint(copy / "checkpoint", {}, {**origin_of(copy / "checkpoint"), "data set": "0" * 64})
     assert ranking(tmp_path / "rank", search, copy, *QUICK) == 2
     assert "(fingerprint 000000000000, not " in capsys.readouterr().err
-    for missing in (b"", b"rapdarts-checkpoint 1\n{", b"rapdarts-checkpoint 1\n[]"):
-        (copy / "checkpoint").write_bytes(missing)
-        assert origin_of(copy / "checkpoint") == {}
+    (copy / "checkpoint.previous").unlink()
+    for damaged in (b"", b"rapdarts-checkpoint 1\n{", b"rapdarts-checkpoint 1\n[]", b"rapdarts-checkpoint 2\n{}\n"):
+        (copy / "checkpoint").write_bytes(damaged)
+        with pytest.raises(DamagedError, match="checkpoint is damaged"):
+            origin_of(copy / "checkpoint")
+    (copy / "checkpoint").unlink()
+    assert origin_of(copy / "checkpoint") == {}
     assert not (tmp_path / "rank").exists()
 
 

@@ -28,6 +28,7 @@ from rapdarts.training import run as running
 from rapdarts.training.meter import Meter
 from rapdarts.training.run import Run
 from rapdarts.training.session import open_run
+from tests.edited import edit
 
 
 class Numbers:
@@ -144,7 +145,7 @@ def test_resuming_in_a_different_environment_is_reported(tmp_path: Path, capsys:
     with pytest.raises(Preempted):
         train(tmp_path, stop=3)
     path = tmp_path / "environment.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "threads": 64}))
+    edit(path, threads=64)
     train(tmp_path, resume=True)
     assert "threads 64 -> 1" in capsys.readouterr().err
     kept = json.loads(path.read_text())

@@ -27,6 +27,7 @@ from rapdarts.architecture.dialects.values import Call, Named, Unread, moderate
 from rapdarts.architecture.dialects.yaml_values import yaml_value
 from rapdarts.errors import InputError, plural
 from rapdarts.files.json import Fault, quote_value, strict_loads
+from rapdarts.files.seal import unseal
 
 UNDERSTOOD = (
     "rapdarts JSON, Genotype(...) of the DARTS family (in Python, JSON, YAML or a log), NNI and NAS-Bench-301 dictionaries,"
@@ -100,7 +101,7 @@ def _values(text: str, where: str) -> tuple[list[Named], Fault | None]:
         return [], None
     if LIKE_JSON.match(text):
         try:
-            return moderate([Named("", strict_loads(text))]), None
+            return moderate([Named("", _entries_unsealed(strict_loads(text), where))]), None
         except Fault as found:
             if found.kind != "syntax":
                 raise InputError(f"{where}, {found}.") from None
@@ -118,6 +119,14 @@ def _values(text: str, where: str) -> tuple[list[Named], Fault | None]:
         if any(map(_has_foreign, yaml)):
             return yaml, None
     return python, fault
+
+
+def _entries_unsealed(tree: Any, where: str) -> Any:
+    """Return a list of our own, such as candidates.json, without the seals of its entries; other values are returned unchanged."""
+    if not isinstance(tree, list):
+        return tree
+    ours = [isinstance(one, dict) and "genotype" in one for one in tree]
+    return [unseal(one, f"{where}, entry {place}") if ours[place] else one for place, one in enumerate(tree)]
 
 
 def _has_foreign(named: Named) -> bool:

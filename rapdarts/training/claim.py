@@ -1,0 +1,180 @@
+"""Claiming the folder of a run: create it, and hold its lock before data are read. This module does not import torch."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rapdarts.config.experiment import Launch
+from rapdarts.errors import BusyError, InputError
+from rapdarts.files import atomic as files
+from rapdarts.files.run_files import CHECKPOINT_HEAD, RunFile, begun, verb_of
+from rapdarts.files.seal import IN_YAML
+
+RECORDS = frozenset(
+    (
+        RunFile.CONFIG,
+        RunFile.ENVIRONMENT,
+        RunFile.HARDWARE,
+        RunFile.LOCK,
+        RunFile.METRICS,
+        RunFile.STATUS,
+        "tensorboard",
+    )
+)
+"""Names in the folder of a run that has computed nothing yet."""
+
+
+@dataclass(frozen=True)
+class Claim(Launch):
+    """A launch whose folder, `run`, exists and is locked by this process."""
+
+
+@contextmanager
+def claimed(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
+    """Create the run folder, if necessary, and hold its lock; yield a launch that names the folder.
+
+    A launch that is already a claim is yielded unchanged; so is the launch of another process than the first of a job. Raises
+    InputError, BusyError or StorageError, each before anything in the folder is changed. If the `with` block raises an error before
+    the run saves anything, a new folder is removed; after the first step, only InputError does so.
+    """
+    if isinstance(launch, Claim) or os.environ.get("RANK", "0") not in ("", "0"):
+        yield launch
+        return
+    folder, above = _make_folder(launch, f"{verb}-{name}")
+    _check_usable(folder, launch.resume)
+    descriptor = _lock(folder)
+    try:
+        yield Claim(str(folder), launch.resume)
+    except BaseException as error:
+        if above is not None and (isinstance(error, InputError) or _is_empty(folder)):
+            _discard(folder, above)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def reserved(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
+    """Claim the folder that a launch names; no other process can use a folder that is still to be named. Raises the errors of `claimed`."""
+    if not launch.run:
+        yield launch
+        return
+    with claimed(verb, launch, name) as claim:
+        yield claim
+
+
+def check_free(folder: Path) -> None:
+    """Raise InputError if a folder holds a run that has saved anything."""
+    if begun(folder):
+        raise InputError(
+            f"{folder} already holds a run; add resume=true (in Python: resume=True) to continue it, or choose another folder"
+            " with run=PATH."
+        )
+
+
+def _check_usable(folder: Path, resume: bool) -> None:
+    """Raise InputError if a folder holds a run that is not to be resumed, or if it holds anything else than a run."""
+    if not resume:
+        check_free(folder)
+    if not (_is_empty(folder) or _is_of_run(folder) or (resume and begun(folder))):
+        raise InputError(
+            f"{folder} is not empty and not the folder of a run, so nothing is written there; choose a new folder with run=PATH."
+        )
+
+
+def _is_empty(folder: Path) -> bool:
+    """Return whether a folder has no entries but those of a run that was stopped before it wrote its configuration, or TensorBoard's."""
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise files.storage_error(folder, error, of_run=True) from None
+    return all(name in (RunFile.LOCK, "tensorboard") or files.TEMPORARY.fullmatch(name) for name in names)
+
+
+def _is_of_run(folder: Path) -> bool:
+    """Return whether rapdarts wrote the configuration, the environment or a checkpoint in a folder."""
+    names = (RunFile.CONFIG, RunFile.CHECKPOINT, RunFile.CHECKPOINT_BEFORE)
+    heads = [_head(folder / name) for name in names]
+    is_sealed = IN_YAML.match(heads[0].decode("utf-8", "replace")) is not None
+    return is_sealed or bool(verb_of(folder)) or any(head.startswith(CHECKPOINT_HEAD) for head in heads[1:])
+
+
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a regular file; empty for anything else."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(200)
+    return b""
+
+
+def _lock(folder: Path) -> int:
+    """Return the descriptor of the folder's lock. Raises BusyError if another process holds it, and StorageError."""
+    path = folder / RunFile.LOCK
+    try:
+        # O_NOFOLLOW: a link planted at this path is rejected, not followed. O_NONBLOCK: a FIFO does not wait.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        raise files.storage_error(path, error, of_run=True) from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError(f"{path} is not a regular file; remove it, or choose another folder with run=PATH.")
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(path)  # the owner before may have removed the folder
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError | FileNotFoundError):
+            raise BusyError(
+                f"the run folder {folder} is in use by another process; wait for it, or choose another folder with run=PATH."
+            ) from None
+        raise
+    return descriptor
+
+
+def _make_folder(launch: Launch, name: str) -> tuple[Path, Path | None]:
+    """Return the folder of a run, and the uppermost folder that was created for it, or None if the folder was there."""
+    try:
+        if launch.run:
+            folder = Path(launch.run)
+            above = _missing(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder, above
+        if launch.resume:
+            raise InputError("resume=true needs run=PATH, the folder of the run to continue.")
+        for number in range(1, 1_000_000):
+            folder = Path("runs") / f"{name}-{number}"
+            above = _missing(folder)
+            try:
+                folder.mkdir(parents=True)  # fails if another launch has just created it
+                return folder, above
+            except FileExistsError:
+                continue
+        raise InputError("runs/ has no free folder name left; choose a folder with run=PATH.")
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise files.storage_error(Path(launch.run or "runs"), error, of_run=True) from None
+        raise InputError(f"run={launch.run!r} is not a usable path; choose another.") from None
+
+
+def _missing(folder: Path) -> Path | None:
+    """Return the uppermost part of a path that does not exist, or None if all of it exists."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    return missing[-1] if missing else None
+
+
+def _discard(folder: Path, above: Path) -> None:
+    """Remove the folder of a run that has saved nothing, unless it holds any other file, and the empty folders up to `above`."""
+    if begun(folder) or not RECORDS.issuperset(os.listdir(folder)):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # not empty
+        while folder != above:
+            folder = folder.parent
+            folder.rmdir()

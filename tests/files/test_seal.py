@@ -1,0 +1,125 @@
+"""Seals: damage to a file that rapdarts wrote is noticed, an edit on purpose is possible, and files of other programs are accepted."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from rapdarts.architecture.genotype import Genotype
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.reading import parse_genotype, read_genotype
+from rapdarts.errors import DamagedError
+from rapdarts.files import seal
+
+TEXT = '{\n  "format": "x",\n  "numbers": [1, 2.5, 1e-07],\n  "name": "\\u00e9"\n}\n'
+
+
+@pytest.fixture
+def cell() -> Genotype:
+    return LITERATURE["PDARTS"]
+
+
+def test_an_object_carries_its_hash_in_its_first_line() -> None:
+    sealed = seal.seal_json(TEXT)
+    first, second, *rest = sealed.splitlines(keepends=True)
+    assert second.startswith('  "sha256": "') and "".join([first, *rest]) == TEXT
+    assert seal.unseal(json.loads(sealed), "it") == json.loads(TEXT)
+    assert seal.seal_json(sealed) == sealed
+    assert seal.unseal(json.loads(TEXT), "it") == json.loads(TEXT)
+
+
+@pytest.mark.parametrize("tree", ['{"a": 1}', '{"a": {"b": []}, "c": null}', '{\n "a": 1\n}\n'])
+def test_every_layout_of_json_can_be_sealed(tree: str) -> None:
+    assert seal.unseal(json.loads(seal.seal_json(tree)), "it") == json.loads(tree)
+
+
+def test_another_layout_of_the_same_values_is_the_same_file() -> None:
+    tree = json.loads(seal.seal_json(TEXT))
+    for text in (json.dumps(tree), json.dumps(tree, indent=8, sort_keys=True, ensure_ascii=False)):
+        assert seal.unseal(json.loads(text), "it") == json.loads(TEXT)
+
+
+@pytest.mark.parametrize(
+    "old, new", [("2.5", "2.6"), ('"x"', '"y"'), ("[1, ", "[1, 0, "), ('"name"', '"Name"'), ("1,", "1.0,")]
+)
+def test_a_changed_value_is_refused(old: str, new: str) -> None:
+    changed = json.loads(seal.seal_json(TEXT).replace(old, new, 1))
+    with pytest.raises(
+        DamagedError, match=r"^it is damaged: .*; if you edited it on purpose, remove the field sha256\.$"
+    ):
+        seal.unseal(changed, "it")
+
+
+def test_every_object_of_a_list_carries_its_own_hash() -> None:
+    sealed = json.loads(seal.seal_json('[{"a": 1}, {"a": 2}]'))
+    assert [seal.unseal(one, "it") for one in sealed] == [{"a": 1}, {"a": 2}]
+    assert len({one["sha256"] for one in sealed}) == 2
+
+
+def test_a_yaml_file_carries_its_hash_in_its_first_line() -> None:
+    sealed = seal.seal_yaml("seed: 1\n")
+    assert sealed.endswith("\nseed: 1\n") and seal.seal_yaml(sealed) == sealed
+    assert seal.check_yaml(sealed, "it") and seal.check_yaml(sealed.replace("\n", "\r\n"), "it")
+    assert not seal.check_yaml("seed: 1\n", "it")
+    for damaged in (sealed[:-2], sealed + "\n", sealed.replace("seed: 1", "seed: 2")):
+        with pytest.raises(DamagedError, match="remove the first line, with its sha256"):
+            seal.check_yaml(damaged, "it")
+
+
+def test_every_bit_of_a_binary_file_counts() -> None:
+    content = seal.seal_bytes(b'head {\\"sha256\\": \\"' + seal.BLANK.encode() + b'\\"} tail')
+    own = seal.seal_of_bytes(content)
+    seal.check_bytes(content, own, "it")
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        with pytest.raises(DamagedError):
+            seal.check_bytes(bytes(damaged), own, "it")
+
+
+def test_a_genotype_in_a_file_of_ours_is_checked(cell: Genotype, tmp_path: Path) -> None:
+    path = tmp_path / "genotype.json"
+    path.write_text(seal.seal_json(cell.to_json()))
+    assert read_genotype(path) == cell
+    path.write_text(path.read_text().replace("sep_conv_3x3", "sep_conv_5x5", 1))
+    with pytest.raises(DamagedError, match=r"genotype\.json is damaged"):
+        read_genotype(path)
+    lines = [line for line in path.read_text().splitlines() if "sha256" not in line]
+    path.write_text("\n".join(lines))
+    assert read_genotype(path).cells != cell.cells
+
+
+def test_a_genotype_in_a_list_is_checked_with_its_neighbours(cell: Genotype) -> None:
+    entries = [{"costs": {"macs": 1}, "genotype": cell.line}, {"costs": {"macs": 2}, "genotype": cell.line}]
+    text = seal.seal_json(json.dumps(entries))
+    assert parse_genotype(text, "it", member="1.genotype").cells == cell.cells
+    with pytest.raises(DamagedError, match="it, entry 1 is damaged"):
+        parse_genotype(text.replace('"macs": 2', '"macs": 3'), "it", member="0.genotype")
+
+
+def test_a_file_of_ours_without_a_hash_is_reported_once_in_a_folder(
+    cell: Genotype, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "older.json").write_text(cell.to_json())
+    (tmp_path / "darts.txt").write_text(cell.to_darts())
+    with caplog.at_level(logging.WARNING):
+        assert read_genotype(tmp_path / "darts.txt").cells == cell.cells
+        assert not caplog.messages  # a file of another program is not expected to have one
+        for _ in range(2):
+            assert read_genotype(tmp_path / "older.json") == cell
+    assert [f"{tmp_path / 'older.json'} has no sha256" in message for message in caplog.messages] == [True]
+
+
+def test_the_file_of_another_run_is_refused(cell: Genotype, tmp_path: Path) -> None:
+    own, text = seal.seal_file("genotype.json", cell.to_json()), seal.seal_json(LITERATURE["DARTS_V2"].to_json())
+    (tmp_path / "result.json").write_text(seal.seal_json(json.dumps({seal.FILES: {"genotype.json": own[1]}})))
+    (tmp_path / "genotype.json").write_text(str(own[0]))
+    assert read_genotype(tmp_path / "genotype.json") == cell
+    (tmp_path / "genotype.json").write_text(text)
+    with pytest.raises(DamagedError, match=r"is not the file that the run in .* wrote"):
+        read_genotype(tmp_path / "genotype.json")
+    (tmp_path / "elsewhere.json").write_text(text)
+    assert read_genotype(tmp_path / "elsewhere.json").cells == LITERATURE["DARTS_V2"].cells

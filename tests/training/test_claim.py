@@ -1,0 +1,143 @@
+"""The folder of a run: where a run may begin, and its lock, which is taken before anything slow."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rapdarts.cli.main import main
+from rapdarts.config.experiment import Experiment, Launch
+from rapdarts.errors import BusyError, InputError, StorageError
+from rapdarts.training import claim
+from rapdarts.training.claim import Claim, claimed, reserved
+from rapdarts.training.session import open_run
+
+SEARCH = Path(__file__).parents[1] / "whole" / "runs_0_1_0" / "search"
+VERBS = {
+    "search": ["search", "digits"],
+    "random": ["search", "digits", "strategy=random"],
+    "retrain": ["retrain", "PDARTS", "digits"],
+    "rank": ["rank", "searched"],
+    "find": ["find", "digits", "budget.params=100k"],
+}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("names", [["config.yaml", "genotype.json"], ["notes.txt"], ["config.yaml"], [".hidden"]])
+@pytest.mark.parametrize("verb", VERBS)
+def test_nothing_is_written_into_a_folder_of_other_files(
+    verb: str, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(SEARCH, "searched")
+    Path("mine").mkdir()
+    for name in names:
+        Path("mine", name).write_text("seed: 1\n")
+    before = snapshot(Path("mine"))
+    assert main([*VERBS[verb], "run=mine"]) == 2
+    assert "rapdarts: error: mine is not empty and not the folder of a run" in capsys.readouterr().err
+    assert snapshot(Path("mine")) == before
+
+
+def test_a_run_begins_in_a_folder_that_is_empty_or_was_left_by_a_killed_launch(tmp_path: Path) -> None:
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "lock").write_text("")
+    (tmp_path / "left" / ".config.yaml.0123456789abcdef.tmp").write_text("torn")
+    for name in ("left", "new/er"):
+        with open_run("test", Experiment(), Launch(run=str(tmp_path / name)), "test", {}) as run:
+            pass
+        assert (run.folder / "config.yaml").read_text().startswith("# written by rapdarts, sha256 ")
+
+
+def test_a_run_begins_again_in_its_own_folder(tmp_path: Path) -> None:
+    for seed in (1, 2):  # the first run saves nothing
+        with open_run("test", Experiment(seed=seed), Launch(run=str(tmp_path)), "test", {}):
+            pass
+    shutil.copytree(SEARCH, tmp_path / "older")  # of a version without hashes
+    for name in ("checkpoint", "result.json", "metrics.jsonl"):
+        (tmp_path / "older" / name).unlink(missing_ok=True)
+    with open_run("search", Experiment(), Launch(run=str(tmp_path / "older")), "test", {}):
+        pass
+
+
+def test_a_new_folder_is_removed_after_an_error_before_the_run_began(tmp_path: Path) -> None:
+    for error in (InputError("no data."), KeyboardInterrupt(), MemoryError()):
+        with pytest.raises(type(error)), claimed("test", Launch(run=str(tmp_path / "a" / "b")), "test"):
+            raise error
+        assert not list(tmp_path.iterdir())
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(InputError), claimed("test", Launch(run=str(tmp_path / "kept")), "test"):
+        raise InputError("no data.")
+    assert (tmp_path / "kept").is_dir()
+
+
+def test_a_claim_is_held_by_the_run_that_it_is_for(tmp_path: Path) -> None:
+    with reserved("test", Launch(), "test") as launch:
+        assert launch == Launch()  # a folder without a name cannot be in use
+    with reserved("test", Launch(run=str(tmp_path)), "test") as held:
+        assert isinstance(held, Claim)
+        with open_run("test", Experiment(), held, "test", {}) as run:
+            assert run.folder == tmp_path
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_second_owner_is_refused_before_data_are_read_and_torch_is_loaded(verb: str, tmp_path: Path) -> None:
+    shutil.copytree(SEARCH, tmp_path / "searched")
+    (tmp_path / "run").mkdir()
+    code = (
+        "import sys; from rapdarts.cli.main import main\n"
+        f"code = main({[*VERBS[verb], 'run=run']!r}); sys.exit(100 if 'torch' in sys.modules else code)"
+    )
+    with open(tmp_path / "run" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 3, process.stderr
+    assert "run is in use by another process" in process.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["lock", "metrics.jsonl"])
+def test_a_link_in_the_folder_is_not_followed(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    (tmp_path / "run").mkdir()
+    with open_run("test", Experiment(), Launch(run=str(tmp_path / "run")), "test", {}):
+        pass
+    (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "mine")
+    try:
+        with open_run("test", Experiment(), Launch(run=str(tmp_path / "run")), "test", {}) as run:
+            run.log(loss=1.0)
+        assert name == "metrics.jsonl"  # replaced by a file
+    except (StorageError, InputError) as error:
+        assert name in str(error)
+    assert (tmp_path / "mine").read_text() == ""
+
+
+def test_a_fifo_in_place_of_the_lock_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    began = time.monotonic()
+    with pytest.raises(InputError, match="lock is not a regular file"):
+        with claimed("test", Launch(run=str(tmp_path)), "test"):
+            pass
+    assert time.monotonic() - began < 1
+
+
+def test_a_refused_owner_does_not_remove_the_folder_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found that the folder did not exist, and both were too early to find any file in it."""
+    launch = Launch(run=str(tmp_path / "run"))
+    with claimed("test", launch, "test"):
+        monkeypatch.setattr(claim, "_missing", lambda folder: folder)
+        with pytest.raises(BusyError), claimed("test", launch, "test"):
+            pass
+        assert (tmp_path / "run" / "lock").exists()

@@ -1,0 +1,288 @@
+"""Resuming: a run continues from its own checkpoint only, from a state that was checked, and with the record that belongs to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rapdarts.config import resolve
+from rapdarts.config.experiment import Experiment, Launch
+from rapdarts.config.key_values import keys, save_yaml
+from rapdarts.errors import DamagedError, InputError, Preempted
+from rapdarts.files import seal
+from rapdarts.training import checkpoint
+from rapdarts.training.session import open_run
+
+SEVEN = Experiment(seed=7, save_seconds=0)
+
+
+class Numbers:
+    """A source of five batches per epoch."""
+
+    steps = 5
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[int]:
+        return iter(range(start, self.steps))
+
+
+def train(folder: Path, config: Experiment = SEVEN, resume: bool = False, steps: int = 99) -> dict[str, Any]:
+    """Train for two epochs, or until a signal after some steps; return the weights, and the records without times."""
+    done = 0
+    with open_run("test", config, Launch(run=str(folder), resume=resume), "test", {"data": "x"}) as run:
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(3, 2)
+        sgd = torch.optim.SGD(layer.named_parameters(), 0.1, momentum=0.9)
+        for _ in run.epochs("training", 2, 5, {"layer": layer, "sgd": sgd}):
+            for _ in run.batches(Numbers()):
+                loss = layer(torch.randn(4, 3)).square().mean()
+                sgd.zero_grad()
+                loss.backward()
+                sgd.step()
+                run.meter.add("loss", loss, 1)
+                done += 1
+                if done == steps:
+                    run.asked_to_stop = 15
+            run.log()
+        run.write_result({"seconds": run.seconds()})
+    return {"weights": layer.state_dict(), "records": [{**one, "seconds": 0} for one in run.records()]}
+
+
+def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    weights = all(torch.equal(ours["weights"][name], theirs["weights"][name]) for name in ours["weights"])
+    return weights and ours["records"] == theirs["records"]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped in its second epoch."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(Preempted):
+        train(folder, steps=7)
+    return folder
+
+
+@pytest.fixture
+def run(stopped: Path, tmp_path: Path) -> Path:
+    shutil.copytree(stopped, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return train(tmp_path_factory.mktemp("whole") / "run")
+
+
+# --- the run it belongs to ---------------------------------------------------------------------------------------
+
+
+def killed_between_the_renames_of_the_first_epoch(run: Path) -> None:
+    (run / "checkpoint").rename(run / "checkpoint.previous")
+    (run / "metrics.jsonl").write_text("")
+
+
+def test_only_the_previous_checkpoint_is_a_run_that_has_begun(run: Path, whole: dict[str, Any]) -> None:
+    killed_between_the_renames_of_the_first_epoch(run)
+    with pytest.raises(InputError, match="seed: 7 -> 8"):
+        train(run, Experiment(seed=8), resume=True)
+    with pytest.raises(InputError, match="already holds a run"):
+        train(run, Experiment(seed=8))
+    assert same(train(run, resume=True), whole)
+
+
+@pytest.mark.parametrize("previous", [False, True])
+def test_a_lost_configuration_is_replaced_by_the_same_settings_only(
+    previous: bool, run: Path, whole: dict[str, Any]
+) -> None:
+    if previous:
+        killed_between_the_renames_of_the_first_epoch(run)
+    (run / "config.yaml").unlink()
+    before = sorted(run.iterdir())
+    for other in (Experiment(seed=8), Experiment(seed=7, data=Experiment().data.__class__(fraction=0.5))):
+        with pytest.raises(DamagedError, match="belongs to a different configuration"):
+            train(run, other, resume=True)
+    assert sorted(run.iterdir()) == before
+    assert same(train(run, Experiment(seed=7, save_seconds=5), resume=True), whole)  # save_seconds is harmless
+    assert resolve.experiment_of_run(run).seed == 7
+
+
+def test_an_edited_configuration_does_not_fit_the_checkpoint(run: Path) -> None:
+    (run / "config.yaml").write_text(save_yaml(Experiment(seed=8)))
+    with pytest.raises(DamagedError, match="belongs to a different configuration"):
+        train(run, Experiment(seed=8), resume=True)
+
+
+def test_a_run_without_configuration_and_checkpoint_is_refused(run: Path) -> None:
+    for name in ("config.yaml", "checkpoint", "checkpoint.previous"):
+        (run / name).unlink(missing_ok=True)
+    with pytest.raises(DamagedError, match=r"has no config\.yaml, and no checkpoint"):
+        train(run, resume=True)
+
+
+def test_the_digest_of_a_run_does_not_depend_on_keys_that_have_no_effect() -> None:
+    assert resolve.run_digest(SEVEN) == resolve.run_digest(Experiment(seed=7, threads=3, device="cpu"))
+    assert resolve.run_digest(SEVEN) != resolve.run_digest(Experiment(seed=8))
+
+
+# --- the configuration -------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_without_a_hash_that_was_cut_is_refused(run: Path) -> None:
+    """Wherever the text ends, a key that every version wrote is missing, or all of them are there."""
+    lines = save_yaml(SEVEN).splitlines(keepends=True)
+    names = [key.name for key in keys(Experiment) if not key.name.startswith(resolve.LATER)]
+    cuts = 0
+    for count in range(len(lines)):
+        (run / "config.yaml").write_text("".join(lines[:count]))
+        try:
+            kept = resolve.experiment_of_run(run)
+        except (InputError, DamagedError):
+            cuts += 1
+        else:
+            assert kept == SEVEN
+    assert cuts > len(names)
+    for text in (seal.seal_yaml(save_yaml(SEVEN)),):
+        for at in range(90, len(text), 7):
+            (run / "config.yaml").write_text(text[:at])
+            with pytest.raises(DamagedError):
+                resolve.experiment_of_run(run)
+
+
+# --- the state ---------------------------------------------------------------------------------------------------
+
+
+def deep() -> Any:
+    tree: Any = []
+    for _ in range(60):
+        tree = [tree]
+    return tree
+
+
+def momentum(state: dict[str, Any]) -> None:
+    state["objects"]["sgd"]["state"][0]["momentum_buffer"] = torch.zeros(7)
+
+
+def nothing_but_a_stage(state: dict[str, Any]) -> None:
+    state.clear()
+    state["stage"] = 0
+
+
+STATES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "nothing but a stage": nothing_but_a_stage,
+    "momentum of another shape": momentum,
+    **{
+        f"{name}={value!r}": lambda state, name=name, value=value: state.update({name: value})  # type: ignore[misc]
+        for name, values in {
+            "stage": (99, -1, 1, True, "0", None, 10**30),
+            "epoch": (-5, 3, 10**9, 0.5, "1"),
+            "step": (-1, 6, [], 10**40),
+            "seconds": (-1.0, float("nan"), "1"),
+            "elapsed": (float("inf"), []),
+            "finished": (None, [1], {}),
+            "meter": (None, {}, {"sums": {"a": 1}, "counts": {"a": 1}}, {"sums": {}, "counts": {"a": 1}}),
+            "records": (None, ["{"], [1], ['{"seconds": "x"}'], ['{"seconds": 1}\n']),
+            "files": ([], {"a": 1}),
+            "objects": (None, {}, {"layer": 1}, {"layer": {}, "sgd": {}}),
+        }.items()
+        for value in values
+    },
+    "not finite": lambda state: state["objects"]["layer"]["weight"].fill_(float("nan")),
+    "another shape": lambda state: state["objects"]["layer"].update(weight=torch.zeros(3, 3)),
+    "no parameter groups": lambda state: state["objects"]["sgd"].pop("param_groups"),
+    "a tensor that is not stored": lambda state: state.update(bomb=torch.zeros(1).expand(2**40)),
+    "deep nesting": lambda state: state.update(deep=deep()),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_that_cannot_be_used_is_refused_in_one_sentence(name: str, run: Path) -> None:
+    file = run / "checkpoint"
+    found = checkpoint.load_checkpoint(file, {})
+    assert found is not None
+    state = found[0]
+    STATES[name](state)
+    origin = checkpoint.origin_of(file)
+    for _ in range(2):  # the previous one, too
+        checkpoint.save_checkpoint(file, state, origin)
+    with pytest.raises(DamagedError) as caught:
+        train(run, resume=True)
+    assert str(caught.value).startswith(("checkpoint ", "the checkpoint in ")) and "\n" not in str(caught.value)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_stores_is_refused(run: Path) -> None:
+    import hashlib
+    import io
+    import zipfile
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(10**8))
+    payload = buffer.getvalue()
+    header = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "origin": {}}
+    for name in ("checkpoint", "checkpoint.previous"):
+        (run / name).write_bytes(checkpoint.MAGIC + json.dumps(header).encode() + b"\n" + payload)
+    with pytest.raises(DamagedError, match="it unpacks to more bytes than it has"):
+        checkpoint.load_checkpoint(run / "checkpoint", {})
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+    (path / "file").write_text("")
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [folder, os.mkfifo, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path)],
+    ids=["folder", "FIFO", "dangling link", "looping link"],
+)
+def test_something_else_in_place_of_the_checkpoint_falls_back_to_the_previous_one(
+    replace: Callable[[Path], object], run: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):  # a second time, the name for the damaged file is in use
+        (run / "checkpoint").unlink()
+        replace(run / "checkpoint")
+        with pytest.raises(Preempted):
+            train(run, resume=True, steps=1)
+        assert "it is not a regular file); resuming from the previous one" in capsys.readouterr().err
+    assert same(train(run, resume=True), whole)
+
+
+def test_a_changed_origin_is_damage(run: Path, whole: dict[str, Any]) -> None:
+    raw = (run / "checkpoint").read_bytes()
+    (run / "checkpoint").write_bytes(raw.replace(b'"data": "x"', b'"data": "y"', 1))
+    assert same(train(run, resume=True), whole)
+
+
+# --- the record --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-40]),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.unlink(),
+        lambda file: file.write_text(file.read_text().replace("loss", "lose")),
+        lambda file: file.write_text(file.read_text() + '{"epoch": 1}\n{"ep'),
+        lambda file: file.write_bytes(bytes(100)),
+    ],
+    ids=["torn", "empty", "removed", "edited", "longer", "zeros"],
+)
+def test_the_record_is_written_again_from_the_checkpoint(
+    damage: Callable[[Path], object], run: Path, whole: dict[str, Any]
+) -> None:
+    damage(run / "metrics.jsonl")
+    result = train(run, resume=True)
+    assert same(result, whole)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [{**line, "seconds": 0} for line in lines] == result["records"]
+    seal.check_record(run, seal.read_sealed(run / "result.json"))
+    (run / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(DamagedError, match=r"metrics\.jsonl is damaged or was edited"):
+        seal.check_record(run, seal.read_sealed(run / "result.json"))
