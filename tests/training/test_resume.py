@@ -48,7 +48,7 @@ def train(folder: Path, config: Experiment = SEVEN, resume: bool = False, steps:
                 run.meter.add("loss", loss, 1)
                 done += 1
                 if done == steps:
-                    run.asked_to_stop = 15
+                    run.signals.asked = 15
             run.log()
         run.write_result({"seconds": run.seconds()})
     return {"weights": layer.state_dict(), "records": [{**one, "seconds": 0} for one in run.records()]}
