@@ -27,6 +27,7 @@ from rapdarts.loops.search import alternation
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.relaxation import Architecture
+from rapdarts.training import guard
 from rapdarts.training.cuda_graph import EAGER, WAITED, GraphedStep
 from rapdarts.training.guard import Verdict
 from rapdarts.training.optimizer import optimizer_step, set_lr, sgd_for
@@ -263,8 +264,9 @@ def waits(narrow: bool, name: str) -> Callable[[], Any]:
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["whole", "narrowed"])
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
-def test_no_nested_operation_synchronises(name: str, narrow: bool) -> None:
+def test_no_nested_operation_synchronises(name: str, narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The profiler also records nested operations: none of them reads a value back or copies a tensor from the host."""
+    monkeypatch.setattr(guard, "READABLE", ())  # as on a GPU
     step = waits(narrow, name)
     step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -348,6 +350,7 @@ def test_a_replayed_retraining_is_bit_identical(
 def test_a_retraining_step_does_not_synchronise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipe uses every option."""
     asked: list[str] = []
+    monkeypatch.setattr(guard, "READABLE", ())  # as on a GPU
 
     def profiled(step: Any, device: Any, say: Any) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
