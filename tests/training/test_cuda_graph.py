@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -152,8 +152,11 @@ def test_each_combination_of_shapes_and_settings_has_its_own_graph(graphs: list[
     assert len(called) == 4 * (EAGER + 1)
 
 
-def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
-    """Run 16 steps of a small search while its learning rate, dropout, warm-up and multiplier change; return all sums and state."""
+def alternations(wrap: Callable[[Any], Any], amp: str = "none", bad: Sequence[int] = ()) -> list[Tensor]:
+    """Run 16 steps of a small search while its learning rate, dropout, warm-up and multiplier change; return all sums and state.
+
+    In the `bad` steps, a pixel of each half is NaN.
+    """
     torch.manual_seed(0)
     space = named_space("darts").only(["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
     settings = replace(SearchConfig(), amp=amp)
@@ -173,10 +176,26 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
         torch.manual_seed(at)
         size = 5 if at == 9 else 6  # the last batch of an epoch may be smaller
         i = at % 10
+        if at in bad:
+            images[i, :, 0, 0, 0, 0] = torch.nan
         facts = step(images[i, 0, :size], labels[i, 0, :size], images[i, 1], labels[i, 1], at >= 4)
         sums += [total.double().clone() for total, _ in facts.values()]
     momenta = [state["momentum_buffer"] for state in sgd.state.values()]
     return [*sums, *supernet.state_dict().values(), *architecture.state_dict().values(), *momenta]
+
+
+def test_a_replayed_step_skips_a_bad_update(graphs: list[Replayed], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an update is kept is decided within the graph; replayed and plain steps skip the same ones."""
+    monkeypatch.setattr(guard, "READABLE", ())  # as on a GPU
+    plain, replayed = (
+        alternations(wrap, bad=[12, 14]) for wrap in (lambda step: step, lambda step: GraphedStep(step, GPU))
+    )
+    assert sum(graph.replays for graph in graphs) > 8
+    assert all(bool(value.isfinite().all()) for value in plain)
+    assert all(torch.equal(first, second) for first, second in zip(plain, replayed, strict=True))
+    assert any(
+        not torch.equal(first, second) for first, second in zip(plain, alternations(lambda step: step), strict=True)
+    )
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
