@@ -185,7 +185,7 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none", bad: Sequence[in
 
 
 def test_a_replayed_step_skips_a_bad_update(graphs: list[Replayed], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether an update is kept is decided within the graph; replayed and plain steps skip the same ones."""
+    """The graph itself decides which updates to keep; replayed and plain steps skip the same ones."""
     monkeypatch.setattr(guard, "READABLE", ())  # as on a GPU
     plain, replayed = (
         alternations(wrap, bad=[12, 14]) for wrap in (lambda step: step, lambda step: GraphedStep(step, GPU))
