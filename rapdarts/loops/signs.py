@@ -127,7 +127,7 @@ def loss_not_below_chance(loss: float, chance: float, steps: int, where: str, ke
 
 
 def accuracy_of_chance(test: Evaluation, labels: Tensor, steps: int) -> str:
-    """A network that always predicts the most frequent class has its share as accuracy."""
+    """A network that always predicts the most frequent class of the labels (n,) has its share as accuracy."""
     share = float(torch.bincount(labels).max()) / len(labels)
     if steps < ENOUGH_STEPS or test.interval[0] > share:
         return ""

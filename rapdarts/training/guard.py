@@ -24,6 +24,9 @@ A single bad batch does no harm. If the weights themselves are the cause, no lat
 INTERVAL = 50
 """Number of steps between two looks at the guard of a training on a GPU, since a look synchronises with the device."""
 
+READABLE = ("cpu",)
+"""Devices whose verdict can be read without waiting, so that nothing has to be copied for an update that is kept."""
+
 CHECKED = ("the loss", "the cost", "the gradient", "a statistic of a batch norm")
 
 
@@ -89,8 +92,9 @@ class Guard:
         in_a_row.copy_(torch.where(over, in_a_row, (in_a_row + 1) * skip))
         skipped.add_(skip & ~over)
         causes.copy_(torch.where(skip & ~over, bad, causes))
-        for copies in self.copies:
-            copies.settle(kept)
+        if kept.device.type not in READABLE or not kept:
+            for copies in self.copies:
+                copies.settle(kept)
         return Verdict(kept, norm)
 
     # --- between two steps ---------------------------------------------------------------------------------------

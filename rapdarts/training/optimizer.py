@@ -72,8 +72,9 @@ def optimizer_step(
 
     Each gradient has the shape of its parameter, or is None. The optimiser must be a fused one, which decides on the device.
     """
-    # If SGD skips its first step, it leaves its momentum uninitialised. With zeros, the first step is the same.
-    first = isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"] > 0 and not optimizer.state
+    # If fused SGD skips its first step, it leaves its momentum uninitialised. With zeros, the first step is the same.
+    given = optimizer.defaults
+    first = isinstance(optimizer, torch.optim.SGD) and given["fused"] and given["momentum"] > 0 and not optimizer.state
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
         if first and gradient is not None:

@@ -157,7 +157,7 @@ def test_a_search_that_means_nothing_says_so(cause: str, tmp_path: Path, capsys:
 
 
 def test_a_retraining_that_means_nothing_says_so(tmp_path: Path) -> None:
-    long = ["retrain.epochs=17", "retrain.ema=0", "retrain.drop_path=0"]
+    long = ["retrain.epochs=25", "retrain.ema=0", "retrain.drop_path=0"]
     keys = pixels(tmp_path, np.zeros((120, 8, 8), np.uint8))[:3]
     assert main([*RETRAIN, *long, *keys, "retrain.batch=20", f"run={tmp_path / 'run'}"]) == 0
     first, second = warnings(tmp_path / "run")[0], warnings(tmp_path / "run")[-1]

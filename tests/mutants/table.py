@@ -32,6 +32,7 @@ PRUNE = "tests/strategy/test_progressive.py"
 SUPERNET = "tests/networks/test_supernet.py"
 RELAXATIONS = "tests/strategy/test_relaxations.py"
 RELAXED = "tests/loops/test_relaxed_search.py"
+PLANTED = "tests/loops/test_planted_faults.py::test_a_bad_update_of_a_search_leaves_no_trace"
 BATCHED = "tests/networks/batched/test_supernet.py"
 VERIFIED = "tests/networks/batched/test_verified.py"
 DERIVED = "tests/networks/test_derived.py"
@@ -872,6 +873,32 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "return min(1.0, 2 * float(bdtr(fewer, both, 0.5)))",
             "return min(1.0, float(bdtr(fewer, both, 0.5)))",
             f"{INTERVALS}::test_mcnemar_of_published_values_and_by_hand",
+        ),
+    ],
+    "training/guard.py": [
+        (
+            "a bad update changes batch norms",
+            "torch._foreach_copy_(self.flat, torch.where(kept, self.after, self.before).split(self.sizes))",
+            "pass",
+            f"{PLANTED}[loss-inf-weights-0]",
+        ),
+        (
+            "an infinite cost is not noticed",
+            "numbers = [loss, self.nothing if cost is None else cost, norm, sum(statistics, self.nothing)]",
+            "numbers = [loss, self.nothing, norm, sum(statistics, self.nothing)]",
+            f"{PLANTED}[cost-inf-alphas-3]",
+        ),
+        (
+            "skipped updates in a row are not counted",
+            "in_a_row.copy_(torch.where(over, in_a_row, (in_a_row + 1) * skip))",
+            "in_a_row.copy_(torch.where(over, in_a_row, 1 * skip))",
+            "tests/loops/test_planted_faults.py::test_the_updates_in_a_row_are_counted_across_a_resume",
+        ),
+        (
+            "the record includes skipped updates",
+            "return {name: (torch.where(self.kept, total, 0), self.kept * count) for name, (total, count) in facts.items()}",
+            "return dict(facts)",
+            f"{PLANTED}[gradient-nan-weights-4]",
         ),
     ],
     "training/optimizer.py": [

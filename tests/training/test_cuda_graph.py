@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from rapdarts.loops.search import alternation
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.relaxation import Architecture
+from rapdarts.training import guard
 from rapdarts.training.cuda_graph import EAGER, WAITED, GraphedStep
 from rapdarts.training.guard import Guard, Verdict
 from rapdarts.training.optimizer import optimizer_step, set_lr, sgd_for
@@ -152,8 +153,13 @@ def test_each_combination_of_shapes_and_settings_has_its_own_graph(graphs: list[
     assert len(called) == 4 * (EAGER + 2)  # the step before a capture is also taken eagerly, for the comparison
 
 
-def alternations(wrap: Callable[[Any, tuple[Any, ...]], Any], amp: str = "none") -> list[Tensor]:
-    """Run 16 steps of a small search while its learning rate, dropout, warm-up and multiplier change; return all sums and state."""
+def alternations(
+    wrap: Callable[[Any, tuple[Any, ...]], Any], amp: str = "none", bad: Sequence[int] = ()
+) -> list[Tensor]:
+    """Run 16 steps of a small search while its learning rate, dropout, warm-up and multiplier change; return all sums and state.
+
+    In the `bad` steps, a pixel of each half is NaN.
+    """
     torch.manual_seed(0)
     space = named_space("darts").only(["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
     settings = replace(SearchConfig(), amp=amp)
@@ -174,10 +180,28 @@ def alternations(wrap: Callable[[Any, tuple[Any, ...]], Any], amp: str = "none")
         torch.manual_seed(at)
         size = 5 if at == 9 else 6  # the last batch of an epoch may be smaller
         i = at % 10
+        if at in bad:
+            images[i, :, 0, 0, 0, 0] = torch.nan
         facts = step(images[i, 0, :size], labels[i, 0, :size], images[i, 1], labels[i, 1], at >= 4)
         sums += [total.double().clone() for total, _ in facts.values()]
     momenta = [state["momentum_buffer"] for state in sgd.state.values()]
     return [*sums, *supernet.state_dict().values(), *architecture.state_dict().values(), *momenta]
+
+
+def test_a_replayed_step_skips_a_bad_update(graphs: list[Replayed], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph itself decides which updates to keep; replayed and plain steps skip the same ones."""
+    monkeypatch.setattr(guard, "READABLE", ())  # as on a GPU
+    plain, replayed = (
+        alternations(wrap, bad=[12, 14])
+        for wrap in (lambda step, built: step, lambda step, built: GraphedStep(step, GPU, learners=built))
+    )
+    assert sum(graph.replays for graph in graphs) > 8
+    assert all(bool(value.isfinite().all()) for value in plain)
+    assert all(torch.equal(first, second) for first, second in zip(plain, replayed, strict=True))
+    assert any(
+        not torch.equal(first, second)
+        for first, second in zip(plain, alternations(lambda step, built: step), strict=True)
+    )
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
@@ -265,8 +289,9 @@ def waits(narrow: bool, name: str) -> Callable[[], Any]:
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["whole", "narrowed"])
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
-def test_no_nested_operation_synchronises(name: str, narrow: bool) -> None:
+def test_no_nested_operation_synchronises(name: str, narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The profiler also records nested operations: none of them reads a value back or copies a tensor from the host."""
+    monkeypatch.setattr(guard, "READABLE", ())  # as on a GPU
     step = waits(narrow, name)
     step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -352,6 +377,7 @@ def test_a_replayed_retraining_is_bit_identical(
 def test_a_retraining_step_does_not_synchronise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipe uses every option."""
     asked: list[str] = []
+    monkeypatch.setattr(guard, "READABLE", ())  # as on a GPU
 
     def profiled(step: Any, device: Any, say: Any, learners: Any) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
