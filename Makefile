@@ -13,6 +13,7 @@ help:
 	@echo "make demo      find, train, test and export a network for the digits that ship with the package"
 	@echo "make test      run all tests, including style, types and import directions"
 	@echo "make proofs    check prices against counts for 1,000 random genotypes per space instead of 30, count timm's networks, and plant faults in GPU kernels"
+	@echo "make faults    kill runs, fill disks, flip bits, send signals, and print a table of what did not hold (hours)"
 	@echo "make mutants   break one line at a time and check that a test fails (about ten minutes)"
 	@echo "make bench     measure the speed of the batched and plain supernets, the data pipeline and the command line"
 	@echo "make evidence  compare searches with chance: run the missing searches, and write docs/evidence.md"
@@ -51,6 +52,10 @@ proofs: $(INSTALLED) $(FOREIGN) triton
 	.venv/bin/python -m pytest --numprocesses 2 -m proof
 	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py tests/loops/test_find.py
 	.venv-timm/bin/python -m pytest -p no:cacheprovider tests/foreign
+
+# Example: `make faults FAULTS="saves kills --scale 0.1"`. `--keep` writes the results into docs/reliability.md.
+faults: $(INSTALLED)
+	.venv/bin/python -m tests.faults $(FAULTS)
 
 # Each of more than 100 faults must make a test fail. `make mutants MUTANTS="alpha clip"` runs only those with one of these words.
 mutants: $(INSTALLED)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.faults import costs, inputs, kills, numbers, owners, saves
+from tests.faults import costs, damage, inputs, kills, numbers, owners, record, repeated, saves, signals
 from tests.faults.series import Outcome, say, table
 
 SERIES: dict[str, Callable[[Path, float], Iterator[Outcome]]] = {
@@ -21,6 +21,9 @@ SERIES: dict[str, Callable[[Path, float], Iterator[Outcome]]] = {
     "owners": owners.series,
     "inputs": inputs.series,
     "numbers": numbers.series,
+    "damage": damage.series,
+    "repeated": repeated.series,
+    "signals": signals.series,
     "kills": kills.series,
 }
 """All series by name, the short ones first. Each takes an empty folder and a scale."""
@@ -33,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "series", nargs="*", default=list(SERIES), help=f"series to run: {', '.join(SERIES)} (default: all)"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of trials (default: 1)")
+    parser.add_argument("--keep", action="store_true", help="keep the results for the table in docs/reliability.md")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.series if name not in SERIES]:
         parser.error(f"there is no series {unknown[0]}; choose from {', '.join(SERIES)}")
@@ -42,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in given.series:
             for outcome in SERIES[name](folder / name, given.scale):
                 outcomes.append(outcome)
+                if given.keep:
+                    record.keep([outcome])
                 say(f"{outcome.promise}, {outcome.kind}: {outcome.trials} trials, {len(outcome.failures)} failed")
                 for failure in outcome.failures:
                     say(f"  {failure}")

@@ -43,7 +43,7 @@ NOT_COMPUTED = frozenset(
 """Files that say how a run went, not what it computed."""
 
 TIMES = frozenset(
-    {"seconds", "step_seconds", "steps", "quality", "export", "choosing_seconds", "sha256", "pace", "resumed"}
+    {"seconds", "step_seconds", "steps", "quality", "export", "choosing_seconds", "sha256", "files", "pace", "resumed"}
 )
 """Keys of values that depend on the time a run took, on the pace of the machine, or that cover such values."""
 

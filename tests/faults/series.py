@@ -30,7 +30,7 @@ class Outcome:
         return f"below {limit:.1%}"
 
 
-def scaled(full: int, scale: float, least: int = 1) -> int:
+def scaled(full: float, scale: float, least: int = 1) -> int:
     """Return the number of trials of a series at a scale, where 1 is the full series."""
     return max(least, round(scale * full))
 
