@@ -60,7 +60,7 @@ def test_the_loss_of_chance_is_the_least_of_all_constant_predictions(kind: str) 
         return value
 
     newton.step(loss)  # type: ignore[no-untyped-call]
-    assert signs.chance_loss(data, kind) == pytest.approx(float(loss()), rel=1e-6)
+    assert signs.chance_loss(data, kind) == pytest.approx(loss().item(), rel=1e-6)
 
 
 def signs_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
