@@ -29,6 +29,7 @@ from rapdarts.training.device import device_named
 from rapdarts.training.intervals import compare
 from rapdarts.training.metrics import predict
 from tests.bits import file_sha256, weights_sha256
+from tests.edited import plain
 from tests.evidence.found import facts
 from tests.pages import ROOT
 from tests.tiny import TINY
@@ -188,9 +189,7 @@ def test_the_folder_stands_for_its_network_and_its_search(proven: Path, tmp_path
 
 
 def test_a_plan_of_a_file_is_followed(proven: Path) -> None:
-    written, given = (
-        json.loads(file.read_text()) for file in (proven / "plan.json", proven.parent / "given_plan.json")
-    )
+    written, given = (plain(file) for file in (proven / "plan.json", proven.parent / "given_plan.json"))
     assert {**written, "pace": 0} == {**given, "pace": 0}
 
 
