@@ -8,10 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 # Without a GPU, Triton must interpret its kernels. It reads this variable when it is imported, and torch may import it at any time.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# A busy machine takes longer for an example than its deadline, which is no fault of the code.
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
 
 # On a small shared machine, two threads are several times slower than one.
 torch.set_num_threads(1)

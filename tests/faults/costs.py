@@ -1,4 +1,4 @@
-"""What a checkpoint costs, measured in pairs."""
+"""Cost of a checkpoint, measured in pairs."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     """Return everything that a run saved, except times and the state of the guard: tensors by name, texts and records."""
     found = load_checkpoint(folder / "checkpoint", {})
     assert found is not None
-    state = {name: value for name, value in found[0].items() if name not in ("seconds", "elapsed", "metrics_bytes")}
+    state = {name: value for name, value in found[0].items() if name not in ("seconds", "elapsed", "records", "files")}
     state["objects"] = {name: value for name, value in state["objects"].items() if name != "guard"}
     meter = state["meter"]  # a sum over nothing is the same as none
     state["meter"] = {

@@ -12,6 +12,7 @@ from rapdarts.loops import find as steps
 from rapdarts.loops.find import Agenda, Work
 from rapdarts.training.checkpoint import save_checkpoint
 from rapdarts.training.log import Screen
+from rapdarts.training.meter import Meter
 
 
 class Clock:
@@ -38,7 +39,16 @@ def test_the_time_of_a_step_covers_all_sessions(
 ) -> None:
     agenda = Agenda({"search": 60.0, "network": 30.0}, Screen())
     (tmp_path / "search").mkdir()
-    save_checkpoint(tmp_path / "search" / "checkpoint", {"elapsed": 45.0}, {})
+    empty = {
+        "stage": 0,
+        "epoch": 0,
+        "step": 0,
+        "finished": [],
+        "objects": {},
+        "meter": Meter().state_dict(),
+        "records": [],
+    }
+    save_checkpoint(tmp_path / "search" / "checkpoint", {**empty, "elapsed": 45.0}, {})
 
     def train(*_: Any) -> dict[str, Any]:
         assert agenda.left() == 60.0 - 45.0 + 30.0
