@@ -24,7 +24,7 @@ from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files import seal
 from rapdarts.files.json import strict_loads
-from rapdarts.files.regular import open_regular
+from rapdarts.files.regular import open_regular, read_bytes
 from rapdarts.networks.layers import Normalise
 from rapdarts.training.optimizer import to_device
 
@@ -82,7 +82,7 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
                 raise ValueError("it has no rapdarts metadata")
             card = strict_loads(metadata[CARD])
         if seal.KEY in card:
-            seal.check_bytes(path.read_bytes(), card[seal.KEY], path)
+            seal.check_bytes(read_bytes(path), card[seal.KEY], path)
         else:
             seal.report_unsealed(path)
         blueprint, data = of_card(card, str(path), space), card["data"]

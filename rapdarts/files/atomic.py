@@ -77,7 +77,13 @@ def storage_error(path: Path, error: OSError, needed: int = 0, of_run: bool = Fa
             f"{path} cannot be written: {error.strerror} (it needs {megabytes(needed)}{room}). {remedy}."
         )
     remedy = "Choose another place with run=PATH" if of_run else "Choose another path"
-    return StorageError(f"{path} cannot be written: {error.strerror}. {remedy}.")
+    return StorageError(f"{_short(path)} cannot be written: {error.strerror}. {remedy}.")
+
+
+def _short(path: Path) -> str:
+    """Return a path as messages quote it; a name that is too long for the file system is cut."""
+    text = str(path)
+    return text if len(text) <= 1000 else f"{text[:997]}..."
 
 
 def _room(path: Path, reason: int) -> tuple[str, str]:

@@ -198,7 +198,8 @@ def step_of_stage(
     The function is that of `alternation`; on a GPU, it is captured as a CUDA graph if possible.
     """
     settings, labels = replica.config.search, data.train.labels
-    balance, guard = class_weights(settings.class_weights, labels, data.classes), guard or Guard(built[0], UPDATES)
+    balance = class_weights(settings.class_weights, labels, data.classes)
+    guard = guard or Guard(built[0], UPDATES)
     step = alternation(settings, *built, replica.penalty, balance, guard)
     # The second-order gradient and recomputed cells draw the same random numbers twice, which a CUDA graph cannot do.
     eager = settings.unrolled or settings.checkpoint

@@ -10,7 +10,7 @@ from typing import Any
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
 from rapdarts.config.resources import compact, duration
-from rapdarts.errors import DamagedError, InputError, plural
+from rapdarts.errors import DamagedError, InputError, plural, printable
 from rapdarts.files.run_files import RunFile
 from rapdarts.files.seal import check_record, read_sealed
 from rapdarts.reports.text_table import markdown
@@ -53,7 +53,7 @@ def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
         try:
             rows.append(tuple(cell.translate(ESCAPES) for cell in _row(folder)))
             result = read_sealed(folder / RunFile.RESULT, REMEDY)
-            warnings += [f"- {folder}: {one}".translate(ESCAPES) for one in warnings_of(result)]
+            warnings += [printable(f"- {folder}: {one}").translate(ESCAPES) for one in warnings_of(result)]
         except (InputError, DamagedError) as error:
             if len(folders) == 1:
                 raise

@@ -63,7 +63,7 @@ def claimed(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
 @contextmanager
 def reserved(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
     """Claim the folder that a launch names; no other process can use a folder that is still to be named. Raises the errors of `claimed`."""
-    if not launch.run:
+    if not launch.run or os.environ.get("RANK"):  # several processes open the folder together, in `open_run`
         yield launch
         return
     with claimed(verb, launch, name) as claim:

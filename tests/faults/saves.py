@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -82,6 +83,7 @@ def torn_writes(folder: Path, count: int) -> Outcome:
             finally:
                 os._exit(1)
         os.close(writing)
+        select.select([reading], [], [], 60)  # until it has saved once
         time.sleep(generator.uniform(0.0, longest))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

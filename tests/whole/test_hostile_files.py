@@ -303,7 +303,7 @@ def claiming(width: int, height: int) -> bytes:
 PICTURES = {
     "PostScript": (EPS, "is in none of the formats JPEG, PNG"),
     "PDF": (b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\n", "is in none of the formats"),
-    "a vector image": (b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>", "is in none of the formats"),
+    "a vector image": (b"<svg xmlns='http://www.w3.org/2000/svg'><image href='/etc/passwd'/></svg>", "is in none of the formats"),
     "a program": (b"#!/bin/sh\ntouch marker\n", "is in none of the formats"),
     "a bomb": (encoded(20_000, 20_000), "400000000 pixels"),
     "a large image": (encoded(10_000, 10_000), "10,000 x 10,000 pixels, more than 89 million"),
