@@ -16,6 +16,9 @@ from tests.evidence.tasks import TASKS
 FIGURE, BANK_FIGURE = "satisficing.svg", "satisficing-bank.svg"
 """Names of the figures, next to the page."""
 
+FEWEST = 2
+"""Minimum number of comparisons at each budget for this section."""
+
 UNITS = {"min": 60.0, "h": 3600.0}
 """Seconds in each unit of time."""
 
@@ -32,7 +35,7 @@ class Training:
 def section(rows: Rows) -> list[str]:
     """Return the section as lines."""
     heading = ["## What does it cost to find a cell that satisfices?", ""]
-    if "pace" not in rows or not all(satisficing.compared(rows, budget) for budget in BUDGETS):
+    if "pace" not in rows or any(len(satisficing.compared(rows, budget)) < FEWEST for budget in BUDGETS):
         return [*heading, NOT_RUN, ""]
     return [
         *heading,
