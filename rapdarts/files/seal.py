@@ -19,6 +19,7 @@ from typing import Any
 
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, as_object, strict_loads
+from rapdarts.files.regular import read_bytes
 from rapdarts.files.run_files import RunFile
 from rapdarts.files.text import read_text
 
@@ -202,9 +203,8 @@ def written_by(folder: Path) -> dict[str, str]:
     Raises DamagedError if the result of the run does not match its seal.
     """
     record, tree = folder / RECORD, None
-    with suppress(OSError, ValueError, RecursionError):
-        if record.is_file() and record.stat().st_size <= MOST_BYTES:
-            tree = json.loads(record.read_text(encoding="utf-8"))
+    with suppress(InputError, ValueError, RecursionError):
+        tree = json.loads(read_bytes(record, most=MOST_BYTES).decode())
     files = unseal(tree, str(record)).get(FILES) if isinstance(tree, dict) else None
     return {name: seal for name, seal in files.items() if isinstance(seal, str)} if isinstance(files, dict) else {}
 
@@ -217,9 +217,9 @@ def check_record(folder: Path, result: Mapping[str, Any]) -> None:
     files, record = result.get(FILES), folder / RunFile.METRICS
     wanted = files.get(RunFile.METRICS) if isinstance(files, dict) else None
     try:
-        found = hashlib.sha256(record.read_bytes()).hexdigest() if wanted and record.is_file() else wanted
-    except OSError as error:
-        raise DamagedError(f"{record} cannot be read: {error.strerror}; resume the run to write it again.") from None
+        found = hashlib.sha256(read_bytes(record)).hexdigest() if wanted and record.is_file() else wanted
+    except InputError as error:
+        raise DamagedError(f"{str(error).rstrip('.')}; resume the run to write it again.") from None
     if found != wanted:
         raise DamagedError(f"{record} is damaged or was edited; resume the run with resume=true to write it again.")
 

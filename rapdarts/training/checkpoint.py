@@ -11,7 +11,6 @@ import io
 import itertools
 import json
 import os
-import stat
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,6 +21,7 @@ import torch
 
 from rapdarts.errors import DamagedError
 from rapdarts.files import atomic as files
+from rapdarts.files.regular import NotRegular, opened
 from rapdarts.files.run_files import CHECKPOINT_HEAD
 from rapdarts.files.seal import KEY, seal_json, unseal
 from rapdarts.training.state import check_state, check_tensors
@@ -125,15 +125,13 @@ class _Damage(Exception):
 def _open(path: Path) -> BinaryIO:
     """Open a regular file. Raises _Damage for a folder, a FIFO, a device or a link to nothing, without waiting for a writer."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        return opened(path)
+    except NotRegular:
+        raise _Damage("it is not a regular file") from None
     except OSError as error:
-        if isinstance(error, FileNotFoundError) or error.errno in (errno.ELOOP, errno.ENXIO):
+        if isinstance(error, FileNotFoundError) or error.errno == errno.ELOOP:
             raise _Damage("it is not a regular file") from None
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _Damage("it is not a regular file")
-    return os.fdopen(descriptor, "rb")
 
 
 def _header(file: BinaryIO) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from rapdarts.config.experiment import Launch
 from rapdarts.errors import BusyError, InputError
 from rapdarts.files import atomic as files
+from rapdarts.files.regular import NotRegular, opened
 from rapdarts.files.run_files import CHECKPOINT_HEAD, RunFile, begun, verb_of
 from rapdarts.files.seal import IN_YAML
 
@@ -108,10 +109,8 @@ def _is_of_run(folder: Path) -> bool:
 
 def _head(path: Path) -> bytes:
     """Return the first bytes of a regular file; empty for anything else."""
-    with suppress(OSError):
-        if path.is_file():
-            with path.open("rb") as file:
-                return file.read(200)
+    with suppress(OSError, NotRegular), opened(path) as file:
+        return file.read(200)
     return b""
 
 

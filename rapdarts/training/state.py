@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rapdarts.errors import DamagedError
+from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, is_whole, strict_loads
+from rapdarts.files.regular import read_bytes
 from rapdarts.training.meter import Meter
 
 DEEPEST = 50
@@ -107,9 +108,9 @@ def with_records(state: dict[str, Any], path: Path) -> dict[str, Any]:
     if "records" in state:
         return state
     try:
-        raw = path.read_bytes()[: state["metrics_bytes"]]
+        raw = read_bytes(path)[: state["metrics_bytes"]]
         lines = raw.decode().splitlines()
-    except (OSError, UnicodeDecodeError):
+    except (InputError, UnicodeDecodeError):
         raw, lines = b"", []
     if len(raw) != state["metrics_bytes"] or raw[-1:] not in (b"", b"\n") or not all(map(is_record, lines)):
         raise DamagedError(

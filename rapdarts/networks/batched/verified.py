@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from rapdarts.config.experiment import SearchConfig
-from rapdarts.errors import DeviceError, StorageError, first_line, ran_out_of_memory, shorten
+from rapdarts.errors import DeviceError, InputError, StorageError, first_line, ran_out_of_memory, shorten
 from rapdarts.files.atomic import write_atomically
 from rapdarts.files.json import strict_loads
+from rapdarts.files.regular import read_bytes
 from rapdarts.networks.batched.bundles import has_triton
 from rapdarts.networks.batched.layout import FAMILIES
 from rapdarts.version import __version__
@@ -123,11 +124,8 @@ def _file() -> Path:
 def _remembered() -> dict[str, list[str]]:
     """Return the checks that were passed, by device; nothing if the file is missing, damaged or not ours."""
     try:
-        path = _file()
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
-            return {}
-        tree: Any = strict_loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        tree: Any = strict_loads(read_bytes(_file(), most=MOST_BYTES).decode())
+    except (InputError, ValueError):
         return {}
     if not isinstance(tree, dict) or tree.get("format") != FORMAT or not isinstance(tree.get("passed"), dict):
         return {}
