@@ -13,7 +13,6 @@ from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse
 from rapdarts.config.own_resources import experiment_schema, names_in
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import DamagedError, InputError, plural, shorten, suggestion
-from rapdarts.files import seal
 from rapdarts.files.run_files import RunFile
 from rapdarts.files.yaml import load_yaml, read_yaml, text_of_yaml
 
@@ -212,6 +211,8 @@ def experiment_of_run(folder: Path) -> Experiment:
 
     Raises InputError if there is none, and DamagedError if it is damaged, lacks keys, or is not that of the finished run.
     """
+    from rapdarts.files import seal  # help does not need it
+
     file = folder / RunFile.CONFIG
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder (no config.yaml); check its path.")
@@ -242,14 +243,7 @@ def experiment_of_alphas(file: Path, needed: bool) -> Experiment:
 
 def config_digest(config: Experiment) -> str:
     """Return the sha256 of all knobs that affect the result of a search or a training, as hex."""
-    import hashlib  # importing it takes longer than resolving an experiment
-
-    lines = [
-        f"{key.name}={_digested(key, get(config, key.name))!r}"
-        for key in keys(type(config))
-        if key.name not in HARMLESS and not key.name.startswith("find.")
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return _digest(config, [key for key in keys(type(config)) if not key.name.startswith("find.")])
 
 
 def run_digest(config: Experiment) -> str:
@@ -257,13 +251,15 @@ def run_digest(config: Experiment) -> str:
 
     Settings with the value that runs without the key have are left out, so that the digest of a run stays valid when keys are added.
     """
-    import hashlib
+    known = keys(type(config))
+    return _digest(config, [key for key in known if get(config, key.name) != OLDER.get(key.name, key.default)])
 
-    lines = [
-        f"{key.name}={_digested(key, get(config, key.name))!r}"
-        for key in keys(type(config))
-        if key.name not in HARMLESS and get(config, key.name) != OLDER.get(key.name, key.default)
-    ]
+
+def _digest(config: Experiment, among: Sequence[Key]) -> str:
+    """Return the sha256, as hex, of some settings with their names, without the HARMLESS ones."""
+    import hashlib  # importing it takes longer than resolving an experiment
+
+    lines = [f"{key.name}={_digested(key, get(config, key.name))!r}" for key in among if key.name not in HARMLESS]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

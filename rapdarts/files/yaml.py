@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.errors import InputError, shorten
-from rapdarts.files.seal import check_yaml
 from rapdarts.files.text import read_text
 
 MAX_FILE_BYTES = 100_000
@@ -28,6 +27,8 @@ def read_yaml(path: Path, example: str = "seed: 1") -> Iterator[tuple[str, Any]]
 
     Raises DamagedError if the file does not match its seal, and the errors of `load_yaml`.
     """
+    from rapdarts.files.seal import check_yaml  # help does not need it
+
     text = text_of_yaml(path)
     check_yaml(text, path)
     yield from load_yaml(text, path, example)

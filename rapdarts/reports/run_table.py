@@ -51,8 +51,8 @@ def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
     warnings: list[str] = []
     for folder in folders:
         try:
-            rows.append(tuple(cell.translate(ESCAPES) for cell in _row(folder)))
-            result = read_sealed(folder / RunFile.RESULT, REMEDY)
+            row, result = _row(folder)
+            rows.append(tuple(cell.translate(ESCAPES) for cell in row))
             warnings += [printable(f"- {folder}: {one}").translate(ESCAPES) for one in warnings_of(result)]
         except (InputError, DamagedError) as error:
             if len(folders) == 1:
@@ -63,7 +63,8 @@ def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
     return markdown(COLUMNS, rows) + "".join(f"\n{one}\n" for one in warnings), left_out
 
 
-def _row(folder: Path) -> tuple[str, ...]:
+def _row(folder: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return the row of a run, and its result."""
     experiment = resolve.experiment_of_run(folder)
     if not (folder / RunFile.RESULT).is_file():
         raise InputError(
@@ -74,7 +75,7 @@ def _row(folder: Path) -> tuple[str, ...]:
     try:
         verb, data = environment["verb"], experiment.data
         what, params, macs, accuracy, n = _outcome(verb, result)
-        return (
+        row = (
             str(folder),
             what,
             data.name + (f" ({data.fraction:g} of it)" if data.fraction < 1 else ""),
@@ -87,6 +88,7 @@ def _row(folder: Path) -> tuple[str, ...]:
             duration(result["seconds"]),
             _machine(environment, experiment.device),
         )
+        return row, result
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise DamagedError(f"{folder} is damaged ({reason}); leave it out, or run it again.") from None

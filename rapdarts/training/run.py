@@ -116,10 +116,11 @@ class Run:
             self.stage += 1
             return
         self.epoch = self.step = 0
-        spent, begins = 0.0, not self.stage
+        spent, begins = 0.0, not (self.stage or self._resumed)
         if self._resumed:
+            states = {"guard": {}, **self._resumed["objects"]}  # older versions had no guard
             for name, thing in objects.items():
-                self._restore(name, thing, {"guard": {}, **self._resumed["objects"]})  # older versions had none
+                self._restore(name, thing, states)
             self.epoch, self.step = self._resumed["epoch"], self._resumed["step"]
             if self.epoch > epochs or self.step > (steps if self.epoch < epochs else 0):
                 raise self._unfit(
@@ -130,7 +131,6 @@ class Run:
             if self.epoch < epochs:
                 self.screen.say(f"resuming {what} at epoch {self.epoch + 1}, step {self.step + 1}")
             self._resumed = None
-            begins = False
         self.what, self.steps, self.total = what, steps, epochs
         self.process_group.check_same("the numbers of steps and epochs", [steps, epochs])
         if begins:

@@ -105,7 +105,7 @@ def costs(short: Pairs, full: Pairs, bank: Pairs) -> list[str]:
 
 def heuristics(rows: Rows, short: Pairs, full: Pairs, bank: Pairs) -> list[str]:
     """Return the five sentences on heuristics."""
-    cheap, dear = (
+    with_short, with_long = (
         on_nasbench(rows, training, satisficing.cheaper)
         for training in (satisficing.short_training, satisficing.full_training)
     )
@@ -114,7 +114,7 @@ def heuristics(rows: Rows, short: Pairs, full: Pairs, bank: Pairs) -> list[str]:
     usual = f"{AVERAGED}, as above"
     compared = [
         listed([f"{pairs.ratio(f'{AVERAGED}, {words}', usual)} with {words}" for words in CHEAPER])
-        for pairs in (cheap, dear)
+        for pairs in (with_short, with_long)
     ]
     return [
         f"""Averaging two searches, and a third only if the first two disagree, takes {early[0]} as long as always averaging three
