@@ -42,10 +42,14 @@ class Log:
         return "".join(f"{line}\n" for line in self.lines)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record of finite numbers. If the disk is full, it is kept in memory until `flush`."""
+        """Write one record of finite numbers. If the disk is full, it is kept in memory until a later record or `flush`."""
         line = json.dumps(record, allow_nan=False)
         self.board.scalars(record, len(self.lines))
         self.lines.append(line)
+        if not self.is_whole:  # the file may end in the middle of a record
+            with suppress(StorageError):
+                self.flush()
+            return
         content = f"{line}\n".encode()
         with completing():
             try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from rapdarts.training import log
-from rapdarts.training.log import Screen
+from rapdarts.training.log import Log, Screen
 
 
 def test_the_time_left_excludes_steps_before_resuming(
@@ -24,3 +27,20 @@ def test_the_time_left_excludes_steps_before_resuming(
         "epoch 3/4  (45 s left of retraining)",
         "epoch 4/4",
     ]
+
+
+def test_a_record_after_a_full_disk_leaves_no_torn_line(tmp_path: Path) -> None:
+    record = Log(tmp_path, [])
+    record.append({"epoch": 0})
+    with open(record.path, "ab") as torn:
+        torn.write(b'{"epo')  # as much of the next record as the disk could take
+    record.file.close()
+    record.file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 (closed with the log)
+    record.append({"epoch": 1})
+    assert not record.is_whole and record.path.read_bytes().endswith(b'{"epo')
+    record.append({"epoch": 2})
+    assert record.is_whole
+    assert [json.loads(line)["epoch"] for line in record.path.read_text().splitlines()] == [0, 1, 2]
+    record.append({"epoch": 3})
+    record.close()
+    assert [json.loads(line)["epoch"] for line in record.path.read_text().splitlines()] == [0, 1, 2, 3]
