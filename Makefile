@@ -11,8 +11,8 @@ TIMM = timm==1.0.31 torchvision==0.28.0
 
 help:
 	@echo "make demo      find, train, test and export a network for the digits that ship with the package"
-	@echo "make test      run all tests, including style, types and import directions"
-	@echo "make proofs    check prices against counts for 1,000 random genotypes per space instead of 30, count timm's networks, and plant faults in GPU kernels"
+	@echo "make test      run all tests except those of make proofs, including style, types and import directions"
+	@echo "make proofs    run the tests that take long and seldom fail, check prices for 1,000 random genotypes per space instead of 30, and count timm's networks"
 	@echo "make faults    kill runs, fill disks, flip bits, send signals, and print a table of what did not hold (hours)"
 	@echo "make mutants   break one line at a time and check that a test fails (about ten minutes)"
 	@echo "make bench     measure the speed of the batched and plain supernets, the data pipeline and the command line"
@@ -50,7 +50,7 @@ $(FOREIGN): setup.cfg pyproject.toml constraints.txt Makefile
 # Counting timm's networks takes two minutes. Faults are planted in each kernel, in Triton's interpreter.
 proofs: $(INSTALLED) $(FOREIGN) triton
 	.venv/bin/python -m pytest --numprocesses 2 -m proof
-	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py tests/loops/test_find.py
+	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py
 	.venv-timm/bin/python -m pytest -p no:cacheprovider tests/foreign
 
 # Example: `make faults FAULTS="saves kills --scale 0.1"`. `--keep` writes the results into docs/reliability.md.

@@ -290,7 +290,7 @@ CELLS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("name", CELLS)
 def test_the_bytes_in_an_8_bit_file_are_predicted(name: str) -> None:
     """In PDARTS, 16,132 parameters are priced at 8 bits, and the file keeps 17,086 bytes.

@@ -268,6 +268,7 @@ def test_a_reference_network_is_exported(lenet: Path, tmp_path: Path, values: Va
     assert "lenet, a reference network without a genotype" in error_line(lenet, "to=darts")
 
 
+@pytest.mark.proof
 def test_a_network_with_fewer_edges_per_node_is_exported(tmp_path: Path, values: Values) -> None:
     """Train, export and evaluate such a network; the cells in its metadata are unchanged."""
     folder, file = tmp_path / "run", tmp_path / "net.onnx"
@@ -379,7 +380,7 @@ def test_safetensors_export_copies_the_weights_and_writes_a_card(
     assert names == sorted(deployed(read_trained(file)).network.state_dict())  # type: ignore[union-attr, operator]
 
 
-@pytest.mark.parametrize("precision", [32, 8])
+@pytest.mark.parametrize("precision", [32, pytest.param(8, marks=pytest.mark.proof)])
 def test_an_onnx_file_has_a_card_whose_example_needs_no_rapdarts(
     precision: int, run: Path, tmp_path: Path, values: Values
 ) -> None:
@@ -406,6 +407,7 @@ def test_the_card_reports_what_is_unknown(run: Path, lenet: Path, tmp_path: Path
     assert "| network | lenet, a reference network |" in card and "## Cells" not in card
 
 
+@pytest.mark.proof
 def test_the_card_of_a_network_of_a_user_space_shows_how_to_pass_the_space(tmp_path: Path, values: Values) -> None:
     space = tmp_path / "mine.py"
     space.write_text(

@@ -136,6 +136,7 @@ def test_the_time_of_an_epoch_leaves_out_what_a_run_does_only_once(monkeypatch: 
     assert order == [(name, epochs) for epochs in (pace.SHORT, pace.LONG) for name in ("slow", "fast")]
 
 
+@pytest.mark.proof
 def test_the_pace_is_measured_once_and_recipes_are_tried_once(
     small: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,6 +155,7 @@ def test_a_page_without_these_results_says_so(tmp_path: Path, monkeypatch: pytes
     assert len(satisficing_tables.figures(store.load("nasbench201"))) == 1
 
 
+@pytest.mark.proof
 def test_everything_that_is_missing_is_run_once(few_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs are real, with one random cell per budget, a search of one epoch, and no `rapdarts find`."""
     rng = np.random.default_rng(0)

@@ -60,6 +60,7 @@ def test_a_state_that_is_lost_after_it_was_saved_is_a_failure(tmp_path: Path, mo
     assert saves.torn_writes(tmp_path / "torn", 3).failures
 
 
+@pytest.mark.proof
 def test_runs_are_killed_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kills, "KILLS", 1)
     search = tmp_path / "search"

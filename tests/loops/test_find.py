@@ -227,7 +227,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-@pytest.mark.parametrize("seed", range(3 if "RAPDARTS_PROOFS" in os.environ else 1))
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(3))
 def test_a_run_that_is_killed_and_resumed_gives_the_same_bits(
     seed: int, whole: tuple[Path, float], tmp_path: Path
 ) -> None:
@@ -243,6 +244,7 @@ def test_a_run_that_is_killed_and_resumed_gives_the_same_bits(
     assert bits(folder) == bits(whole[0])
 
 
+@pytest.mark.proof
 def test_a_signal_stops_the_whole_run_and_names_its_folder(whole: tuple[Path, float], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = subprocess.Popen(command(folder), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)

@@ -137,7 +137,9 @@ def test_a_price_alone_is_measured_at_the_width_of_the_budgets(tmp_path: Path, d
     assert found.widths == (9,) and found.planned == 10.0
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 3])
+@pytest.mark.parametrize(
+    "stop_at", [pytest.param(1, marks=pytest.mark.proof), 2, pytest.param(3, marks=pytest.mark.proof)]
+)
 def test_a_step_that_is_stopped_measures_no_width_twice(
     stop_at: int, tmp_path: Path, device: Device, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +168,7 @@ def words(*pairs: str) -> list[str]:
     return ["find", "digits", *(f"{key}={value}" for key, value in settings.items() if value)]
 
 
+@pytest.mark.proof
 def test_a_run_with_a_width_chosen_by_latency(
     tmp_path: Path, device: Device, capsys: pytest.CaptureFixture[str]
 ) -> None:

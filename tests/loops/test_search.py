@@ -268,7 +268,7 @@ def test_multipliers_are_adjusted_after_the_warm_up_and_carry_over(within: Path)
     assert records[1]["price_gradient"] == 0 < records[3]["price_gradient"]
 
 
-@pytest.mark.parametrize("after", ["epoch 2", "epoch 3"])
+@pytest.mark.parametrize("after", ["epoch 2", pytest.param("epoch 3", marks=pytest.mark.proof)])
 def test_an_interrupted_search_with_budgets_resumes_bit_identically(
     within: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -525,7 +525,7 @@ def test_the_genotype_of_several_replicas_meets_the_budget_and_can_be_derived_ag
     assert main(["report", str(three)]) == 0
 
 
-@pytest.mark.parametrize("after", ["epoch 3", "epoch 8"])
+@pytest.mark.parametrize("after", [pytest.param("epoch 3", marks=pytest.mark.proof), "epoch 8"])
 def test_an_interrupted_search_with_replicas_resumes_bit_identically(
     three: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,6 +534,7 @@ def test_an_interrupted_search_with_replicas_resumes_bit_identically(
     assert results(tmp_path / "cut") == results(three)
 
 
+@pytest.mark.proof
 def test_a_killed_search_with_replicas_resumes_bit_identically(three: Path, tmp_path: Path) -> None:
     kill(tmp_path / "killed", 9, *REPLICATED)
     assert run_search(tmp_path / "killed", *REPLICATED, "save_seconds=0", "resume=true") == 0

@@ -191,7 +191,7 @@ def test_a_fault_must_be_in_one_line(old: str, folder: Path) -> None:
         replace_line(folder, mutant_of(old))
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_mutant_is_killed_and_one_that_changes_nothing_survives(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

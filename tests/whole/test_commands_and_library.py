@@ -146,7 +146,9 @@ def test_the_table_covers_every_command() -> None:
     assert all(callable(getattr(rapdarts, {"cost": "costs"}.get(name, name))) for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.proof] if name == "find" else []) for name in ROWS]
+)
 def test_a_command_and_its_function_agree(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command, function = ROWS[name]
     capsys.readouterr()

@@ -117,6 +117,7 @@ def separate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.proof
 def test_separate_norms_match_two_accumulated_batches(separate: Path, tmp_path: Path) -> None:
     """The losses match those of one process that accumulates two batches, and the running means are averaged."""
     batches = [*SEPARATE, "retrain.batch=30", "retrain.accumulate=2"]

@@ -21,7 +21,7 @@ import rapdarts
 from rapdarts.cli.main import main
 from tests.photographs import COUNT, FOLDERS, LABELS, MISSING, write_photographs
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+pytestmark = [pytest.mark.proof, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 
 CLASSES = sorted([*FOLDERS, *LABELS])
 BUDGET = 5_000_000

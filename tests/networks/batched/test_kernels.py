@@ -281,7 +281,7 @@ OPS = ["none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "
 
 @pytest.mark.parametrize(
     ("keep", "partial", "edge_weights", "rate"),
-    [(6, 1, True, 0.4), (2, 1, False, 0.0), (3, 2, True, 0.3)],
+    [pytest.param(6, 1, True, 0.4, marks=pytest.mark.proof), (2, 1, False, 0.0), (3, 2, True, 0.3)],
     ids=["all, dropout, edge weights", "two per edge", "three, dropout, half of the channels"],
 )
 def test_supernet_with_all_kernels_equals_the_plain_one(
@@ -382,6 +382,7 @@ for channels in map(int, sys.argv[1:]):
 """
 
 
+@pytest.mark.proof
 def test_kernels_fit_into_the_shared_memory_of_a_gpu(tmp_path: Path) -> None:
     """Compile the kernels, without running them, for compute capability 8.6 (99 KB per program) in float32.
 
