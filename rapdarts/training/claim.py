@@ -52,6 +52,8 @@ def claimed(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
     _check_usable(folder, launch.resume)
     descriptor = _lock(folder)
     try:
+        if not launch.resume:
+            check_free(folder)  # again, because another process may have used the folder before it was locked
         yield Claim(str(folder), launch.resume)
     except BaseException as error:
         if above is not None and (isinstance(error, InputError) or _is_empty(folder)):
@@ -81,8 +83,9 @@ def check_free(folder: Path) -> None:
 
 
 def _check_usable(folder: Path, resume: bool) -> None:
-    """Raise InputError if a folder holds a run that is not to be resumed, or if it holds anything else than a run."""
-    if not resume:
+    """Raise InputError if a folder holds a run that is not to be resumed, or anything else than a run, and BusyError if it is in use."""
+    if not resume and begun(folder):
+        _check_unused(folder)
         check_free(folder)
     if not (_is_empty(folder) or _is_of_run(folder) or (resume and begun(folder))):
         raise InputError(
@@ -114,6 +117,21 @@ def _head(path: Path) -> bytes:
     return b""
 
 
+def _check_unused(folder: Path) -> None:
+    """Raise BusyError if another process holds the lock of a folder, in which nothing is changed."""
+    with suppress(OSError, NotRegular), opened(folder / RunFile.LOCK) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _in_use(folder) from None
+
+
+def _in_use(folder: Path) -> BusyError:
+    return BusyError(
+        f"the run folder {folder} is in use by another process; wait for it, or choose another folder with run=PATH."
+    )
+
+
 def _lock(folder: Path) -> int:
     """Return the descriptor of the folder's lock. Raises BusyError if another process holds it, and StorageError."""
     path = folder / RunFile.LOCK
@@ -130,9 +148,7 @@ def _lock(folder: Path) -> int:
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, BlockingIOError | FileNotFoundError):
-            raise BusyError(
-                f"the run folder {folder} is in use by another process; wait for it, or choose another folder with run=PATH."
-            ) from None
+            raise _in_use(folder) from None
         raise
     return descriptor
 

@@ -90,10 +90,15 @@ def test_a_claim_is_held_by_the_run_that_it_is_for(tmp_path: Path) -> None:
             assert run.folder == tmp_path
 
 
+@pytest.mark.parametrize("saved", [False, True], ids=["at its first step", "later"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_second_owner_is_refused_before_data_are_read_and_torch_is_loaded(verb: str, tmp_path: Path) -> None:
+def test_a_second_owner_is_refused_before_data_are_read_and_torch_is_loaded(
+    verb: str, saved: bool, tmp_path: Path
+) -> None:
     shutil.copytree(SEARCH, tmp_path / "searched")
     (tmp_path / "run").mkdir()
+    if saved:
+        shutil.copytree(SEARCH, tmp_path / "run", dirs_exist_ok=True)
     code = (
         "import sys; from rapdarts.cli.main import main\n"
         f"code = main({[*VERBS[verb], 'run=run']!r}); sys.exit(100 if 'torch' in sys.modules else code)"
@@ -103,6 +108,22 @@ def test_a_second_owner_is_refused_before_data_are_read_and_torch_is_loaded(verb
         process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode == 3, process.stderr
     assert "run is in use by another process" in process.stderr.splitlines()[-1]
+
+
+def test_a_run_that_another_process_finished_just_before_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = claim._lock
+
+    def late(folder: Path) -> int:
+        """Take the lock after another process has used the folder."""
+        shutil.copytree(SEARCH, folder, dirs_exist_ok=True)
+        return lock(folder)
+
+    monkeypatch.setattr(claim, "_lock", late)
+    with pytest.raises(InputError, match="already holds a run"), claimed("test", Launch(str(tmp_path / "run")), "test"):
+        raise AssertionError("the folder was claimed")
+    assert {*snapshot(SEARCH)} == {*snapshot(tmp_path / "run")} - {"lock"}
 
 
 @pytest.mark.parametrize("name", ["lock", "metrics.jsonl"])
