@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,13 +50,15 @@ class Way:
     """A way to choose one cell for a budget: the best cells of some averaged searches, halved by short trainings.
 
     `replicas` is the number of searches, `halvings` the number of rounds, of which the first compares 2**halvings cells, each trained
-    for `epochs` epochs. Any two of these cells differ on at least `apart` edges, so that there may be fewer of them.
+    for `epochs` epochs. Any two of these cells differ on at least `apart` edges, so that there may be fewer of them. A round
+    orders its cells by accuracy or, with `prior`, by the mean of their ranks by accuracy and by the searches.
     """
 
     replicas: int = 3
     halvings: int = 3
     epochs: int = 1
     apart: int = 1
+    prior: bool = False
 
     @property
     def name(self) -> str:
@@ -68,7 +72,8 @@ class Way:
         rounds = ", ".join(f"{one.networks} x {one.epochs}" for one in self.rounds(2**self.halvings))
         apart = f" that differ on at least {self.apart} edges" if self.apart > 1 else ""
         searched = "one search" if self.replicas == 1 else f"{self.replicas} searches"
-        return f"{2**self.halvings} cells of {searched}{apart}; cells x epochs: {rounds}"
+        ordered = ", ordered by accuracy and by the searches" if self.prior else ""
+        return f"{2**self.halvings} cells of {searched}{apart}; cells x epochs: {rounds}{ordered}"
 
     def rounds(self, cells: int) -> tuple[Round, ...]:
         """Return the rounds that halve this number of cells."""
@@ -87,7 +92,16 @@ class Way:
         return found
 
 
-WAYS = (Way(), Way(halvings=4), Way(epochs=2), Way(apart=2), Way(apart=3), Way(replicas=1), Way(replicas=1, halvings=4))
+WAYS = (
+    Way(),
+    Way(prior=True),
+    Way(halvings=2, epochs=4),
+    Way(halvings=2, epochs=4, prior=True),
+    Way(epochs=2),
+    Way(halvings=4),
+    Way(apart=2),
+    Way(replicas=1),
+)
 """The way of `rapdarts find`, then the others that were tried."""
 
 
@@ -124,16 +138,17 @@ def compare(way: Way, seeds: Sequence[int], budget: int) -> dict[str, Any]:
     All trainings of a comparison use the same images. Raises ValueError if no number of random cells has that compute.
     """
     torch.set_num_threads(1)
-    rows, data = load(TASK), images(seeds[0])
+    rows, short = load(TASK), ShortTrainings(seeds[0])
     cells = way.cells(searches.weights_of(rows, CURRENT.name, seeds), budget)
     rounds = way.rounds(len(cells))
     others = random_rounds(rounds, way.replicas * rows["pace"]["search"], rows["pace"]["epoch"][str(budget)], budget)
     rng = np.random.default_rng([seeds[0], budget])
-    drawn = rng.choice(np.flatnonzero(CURRENT.cells(budget)), others[0].networks, replace=False)
+    # Ways with more random cells draw the same ones first, so that few are trained twice.
+    drawn = rng.permutation(np.flatnonzero(CURRENT.cells(budget)))[: others[0].networks]
     return {
         "first": cells[0],
-        "way": halved(cells, rounds, seeds[0], data),
-        "random": halved(drawn.tolist(), others, seeds[0], data),
+        "way": halved(cells, rounds, short, way.prior),
+        "random": halved(drawn.tolist(), others, short),
     }
 
 
@@ -158,17 +173,48 @@ def random_rounds(rounds: Sequence[Round], searched: float, epoch: float, budget
     return planned.random
 
 
-def halved(cells: Sequence[int], rounds: Sequence[Round], seed: int, data: DataSet) -> list[Rows]:
-    """Halve cells by short trainings, each round with a seed of its own, as `rapdarts find` does.
+class ShortTrainings:
+    """Short trainings of cells for the group of searches that begins with a seed, all on the same images.
 
-    Return the epochs and the accuracies on the held-out images (0 to 1, by cell) of every round, in the order of the accuracies; the
+    A training depends on its cell, number of epochs and seed only, so those of other ways are not repeated.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.known = seed, defaultdict[tuple[int, int], dict[int, float]](dict)
+        for way in load(TASK).get("find", {"ways": {}})["ways"].values():
+            for result in way.get(str(seed), {}).values():
+                for source in ("way", "random"):
+                    for number, one in enumerate(result[source]):
+                        accuracies = {int(cell): accuracy for cell, accuracy in one["accuracies"].items()}
+                        self.known[number, one["epochs"]] |= accuracies
+
+    @cached_property
+    def images(self) -> DataSet:
+        return images(self.seed)
+
+    def accuracies(self, cells: Sequence[int], number: int, epochs: int) -> dict[int, float]:
+        """Return the accuracies (0 to 1) of cells that are trained for some epochs in a round, which has a seed of its own."""
+        known = self.known[number, epochs]
+        if missing := [cell for cell in cells if cell not in known]:
+            known |= ranked(missing, epochs, self.seed + number, self.images)
+        return {cell: known[cell] for cell in cells}
+
+
+def halved(cells: Sequence[int], rounds: Sequence[Round], short: ShortTrainings, prior: bool = False) -> list[Rows]:
+    """Halve cells, the best first, by short trainings, as `rapdarts find` does; with `prior`, as in `Way`.
+
+    Return the epochs and the accuracies on the held-out images (0 to 1, by cell) of every round, in the order of the round; the
     first cell of the last round is the winner.
     """
     found: list[Rows] = []
     order = list(cells)
     for number, one in enumerate(rounds):
-        accuracies = ranked(order[: one.networks], one.epochs, seed + number, data)
-        order = list(accuracies)
+        order = order[: one.networks]
+        accuracies = short.accuracies(order, number, one.epochs)
+        by_accuracy = sorted(order, key=lambda cell: (-accuracies[cell], nasbench.units()[cell]))
+        by_search = sorted(order, key=cells.index)
+        ranks = {cell: by_accuracy.index(cell) + (by_search.index(cell) if prior else 0) for cell in order}
+        order = sorted(by_accuracy, key=lambda cell: ranks[cell])
         found.append({"epochs": one.epochs, "accuracies": {str(cell): accuracies[cell] for cell in order}})
     return found
 

@@ -120,6 +120,41 @@ def test_a_comparison_trains_its_cells_on_the_same_images_and_is_not_repeated(
         finding.run([3], [way], 1, [11])
 
 
+def test_a_round_orders_its_cells_by_accuracy_or_also_by_the_searches(
+    few_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = {10: 0.3, 11: 0.1, 12: 0.4, 13: 0.2}
+    trained: list[tuple[list[int], int, int]] = []
+
+    def ranked(cells: list[int], epochs: int, seed: int, images: object) -> dict[int, float]:
+        trained.append((cells, epochs, seed))
+        return {cell: accuracies[cell] for cell in cells}
+
+    monkeypatch.setattr(finding, "ranked", ranked)
+    monkeypatch.setattr(finding, "images", lambda seed: None)
+    short, rounds = finding.ShortTrainings(7), Way(halvings=2).rounds(4)
+
+    def orders(prior: bool) -> list[list[int]]:
+        return [[*map(int, one["accuracies"])] for one in finding.halved([11, 10, 12, 13], rounds, short, prior)]
+
+    assert orders(prior=False) == [[12, 10, 13, 11], [12, 10]]
+    # The ranks by accuracy and by the searches are 1 + 1 for cell 10, 0 + 2 for 12, 3 + 0 for 11 and 2 + 3 for 13.
+    assert orders(prior=True) == [[12, 10, 11, 13], [12, 10]]
+    assert trained == [([11, 10, 12, 13], 1, 7), ([12, 10], 2, 8)]  # those of the second way are known
+
+
+def test_trainings_of_earlier_ways_are_not_repeated(few_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"epochs": 2, "accuracies": {"5": 0.5, "3": 0.25}}
+    store.keep("nasbench201", {"way": [known], "random": []}, "find", "ways", "another", "7", "11")
+    trained: list[int] = []
+    monkeypatch.setattr(finding, "ranked", lambda cells, *_: trained.extend(cells) or dict.fromkeys(cells, 1.0))
+    monkeypatch.setattr(finding, "images", lambda seed: None)
+    assert finding.ShortTrainings(7).accuracies([3, 4, 5], 0, 2) == {3: 0.25, 4: 1.0, 5: 0.5}
+    assert trained == [4]
+    for other in ((7, 0, 1), (7, 1, 2), (10, 0, 2)):  # the seed of the group, the round and the epochs
+        assert finding.ShortTrainings(other[0]).accuracies([3], *other[1:]) == {3: 1.0}
+
+
 def test_the_time_of_an_epoch_leaves_out_what_a_run_does_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, order = [0.0], []
     monkeypatch.setattr(pace.time, "process_time", lambda: clock[0])
