@@ -29,7 +29,7 @@ class Signals:
         self.asked: int | None = None
         """The signal that asked to stop, if any."""
         self.in_steps = False
-        """True in the steps of a training loop, which calls for `asked` between two steps."""
+        """True in the steps of a training loop, which checks `asked` between two steps."""
         self.in_job = False
         """True in a run of several processes, which can only stop together."""
         self.notice: Any = lambda: None
@@ -96,7 +96,8 @@ class Signals:
         self._writing += 1  # an exception in between would leave handlers behind
         handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
         before = {number: signal.signal(number, self._receive) for number in handled}
-        if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:  # otherwise, a program has its own use for the timer
+        # Otherwise, the program has its own use for the timer, or the one that started it has set an alarm.
+        if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL and signal.getitimer(signal.ITIMER_REAL)[0] == 0:
             before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._again)
             self._retries = True
         self._writing -= 1

@@ -59,7 +59,7 @@ def _report(error: BaseException, arguments: Sequence[str]) -> int:
         traceback.print_exc()
     code = exit_code(error)
     if isinstance(error, Stopped):  # outside a run
-        error = Preempted(f"{error}; nothing is lost. Start the same command again.")
+        error = Preempted(f"{error}; nothing is lost. Run the same command again.")
     process = os.environ.get("RANK", "")
     if _reports(error):
         message = f"rapdarts{'' if process in ('', '0') else f', process {process}'}: {_sentence(error, arguments)}"

@@ -6,6 +6,7 @@ import gzip
 import io
 import math
 import os
+import sys
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -25,8 +26,8 @@ ROOM_BYTES = 10**6
 """Room in a .tar.gz for headers, padding and files that are not read."""
 
 MOST_MEMBERS = 1000
-END, TAIL = b"PK\5\6", 1 << 16
-"""Start of the last record of a zip file, and the largest distance of this record from the end of the file."""
+ENTRY_BYTES, TAIL_BYTES = 300, 1 << 17
+"""Room for an entry in the directory of a zip file, whose names may be long, and for the records at the end of the file."""
 
 
 def most_unpacked(size: int) -> int:
@@ -52,9 +53,7 @@ def read_npz(path: Path, most: int | None = None) -> dict[str, Array]:
         size = size_of(file)
         limit = most_unpacked(size) if most is None else most
         try:
-            if _count(file, size) > MOST_MEMBERS:
-                raise InputError(f"{path} contains more than {MOST_MEMBERS} arrays.")
-            with zipfile.ZipFile(file) as archive:
+            with open_zip(file, MOST_MEMBERS) as archive:
                 members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
                 if sum(member.file_size for member in archive.infolist()) > limit:
                     advice = "; save fewer arrays" if most else ", too many for its size; save it without compression"
@@ -68,13 +67,34 @@ def read_npz(path: Path, most: int | None = None) -> dict[str, Array]:
             raise zipfile.BadZipFile(" ".join(str(error).split())[:200] or type(error).__name__) from None
 
 
-def _count(file: BinaryIO, size: int) -> int:
-    """Return the number of members that a zip file states, because zipfile would read the entries of all; 0 if it is no zip file."""
-    file.seek(max(0, size - TAIL - 22))
-    tail = file.read()
-    place = tail.rfind(END)
-    file.seek(0)
-    return int.from_bytes(tail[place + 10 : place + 12], "little") if place >= 0 else 0
+def open_zip(file: BinaryIO, most: int) -> zipfile.ZipFile:
+    """Open a zip file with at most `most` members. Raises ValueError for more, and zipfile.BadZipFile for a damaged file.
+
+    zipfile reads the directory whole, whatever number of members the file states, so the bytes that it reads are limited.
+    """
+    bounded = _Bounded(file, most * ENTRY_BYTES + TAIL_BYTES)
+    archive = zipfile.ZipFile(bounded)
+    if len(archive.infolist()) > most:
+        raise ValueError(f"it has more than {most:,} members")
+    bounded.left = sys.maxsize  # the sizes of members are checked where they are read
+    return archive
+
+
+class _Bounded:
+    """An open file of which at most `left` bytes can be read."""
+
+    def __init__(self, file: BinaryIO, left: int) -> None:
+        self.file, self.left = file, left
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        found = self.file.read(size if 0 <= size <= self.left else self.left + 1)
+        self.left -= len(found)
+        if self.left < 0:
+            raise ValueError("its list of members is too long")
+        return found
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from rapdarts.architecture.space import SearchSpace
-from rapdarts.data.archives import read_npz
+from rapdarts.data.archives import open_zip, read_npz
 from rapdarts.errors import InputError, any_of
 from rapdarts.files.json import Fault, strict_loads
 from rapdarts.files.regular import open_regular, read_bytes
@@ -30,7 +30,7 @@ NAME = re.compile(
 """Pattern for the names of arrays: alphas_normal, normal, arch.alpha_reduce.0 (for one node) or, for edge weights, betas_reduce."""
 POSITION = re.compile(r"(?:.*[./])?(?:arr_)?(?P<place>[01])")
 """Pattern for the positions of arrays without names, in a list or a file from numpy.savez; the normal cell comes first."""
-MAX_CHECKPOINT_BYTES = 10**10
+MAX_CHECKPOINT_BYTES, MOST_TENSORS = 10**10, 50_000
 MOST_NUMBERS, MOST_IN_ALL = 100_000, 20_000_000
 """Maximum number of values in an array, and in a whole file. Larger arrays are skipped; a list may be stored once and used many times."""
 COST_IN_LIST = 20
@@ -174,7 +174,7 @@ def _checkpoint(path: Path) -> Any:
     with open_regular(path, most=MAX_CHECKPOINT_BYTES) as file:
         try:
             if zipfile.is_zipfile(file):
-                _check_members(zipfile.ZipFile(file))
+                _check_members(open_zip(file, MOST_TENSORS))
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
         except UnpicklingError:  # torch's message suggests loading the file without the check

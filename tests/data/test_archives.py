@@ -46,10 +46,14 @@ def stating(shape: str) -> bytes:
     return npy(np.zeros(10, np.uint8)).replace(b"(10,), ", shape.encode())
 
 
-def many(path: Path) -> Path:
+def many(path: Path, members: int) -> Path:
+    """Write a file with many members, of which its last record states only one."""
     with zipfile.ZipFile(path, "w") as archive:
-        for number in range(archives.MOST_MEMBERS + 1):
+        for number in range(members):
             archive.writestr(str(number), b"")
+    content = bytearray(path.read_bytes())
+    content[-14:-10] = b"\1\0\1\0"
+    path.write_bytes(content)
     return path
 
 
@@ -67,7 +71,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an enormous shape": (lambda path: npz(path, x=stating("(9999,)")), "has only 138 bytes for the shape (9999,)"),
     "no array": (lambda path: npz(path, x=b"hello there"), "the magic string is not correct"),
     "two of a name": (twice, "two arrays have the same name"),
-    "many members": (many, "contains more than 1000 arrays"),
+    "many members": (lambda path: many(path, archives.MOST_MEMBERS + 1), "it has more than 1,000 members"),
+    "very many members": (lambda path: many(path, 20_000), "its list of members is too long"),
     "half": (lambda path: _cut(npz(path, x=npy(np.arange(999)))), "is not an .npz file or is truncated"),
     "another method": (lambda path: _altered(npz(path, x=npy(np.arange(999))), b"\x08\0", b"\x63\0"), "compression"),
     "a secret": (lambda path: _altered(npz(path, x=npy(np.arange(999))), b"\x14\0\0\0", b"\x14\0\1\0"), "is encrypted"),
@@ -116,6 +121,22 @@ def test_plain_arrays_are_read_as_numpy_does(save: Callable[..., None], tmp_path
         assert list(found) == expected.files
         for name in expected.files:
             assert found[name].dtype == expected[name].dtype and np.array_equal(found[name], expected[name])
+
+
+def test_no_more_members_are_read_than_are_allowed(tmp_path: Path) -> None:
+    """Only the part of the directory that members of this number can fill is read."""
+    read: list[int] = []
+
+    class Counted(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            found = super().read(size)
+            read.append(len(found))
+            return found
+
+    content = many(tmp_path / "a.zip", 20_000).read_bytes()
+    with pytest.raises(ValueError, match="its list of members is too long"):
+        archives.open_zip(Counted(content), 100)
+    assert sum(read) <= 100 * archives.ENTRY_BYTES + archives.TAIL_BYTES + 1 < len(content) / 5
 
 
 # --- .tar.gz -----------------------------------------------------------------------------------------------------

@@ -370,7 +370,7 @@ def test_processes_with_different_numbers_of_steps_do_not_start(tmp_path: Path) 
 def test_a_signal_to_one_process_that_reads_its_data_stops_both(tmp_path: Path) -> None:
     codes, errors = Job(tmp_path, stopped_while_reading, *retraining(tmp_path / "run")).end()
     assert codes == [75, 75], errors
-    assert errors == ["rapdarts: stopped by SIGTERM; nothing is lost. Start the same command again.\n", ""]
+    assert errors == ["rapdarts: stopped by SIGTERM; nothing is lost. Run the same command again.\n", ""]
     assert not (tmp_path / "run").exists()
 
 

@@ -6,6 +6,8 @@ import importlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -147,7 +149,7 @@ def test_a_run_is_stopped_in_every_phase_and_resumes_bit_identically(
         assert (status["state"], status["exit_code"]) == ("preempted", 75)
         assert f"Continue with: rapdarts {command[0]} " in printed[-1]
     else:
-        assert "Start the same command again." in printed[-1]
+        assert "Run the same command again." in printed[-1]
     assert not list(tmp_path.rglob("*.tmp"))
     assert main([*command, f"run={folder}", "resume=true"]) == 0
     assert bits(folder) == bits(whole[command[0]])
@@ -179,7 +181,7 @@ def test_the_other_commands_stop_at_once(
     assert main(command(whole["retrain"])) == 75
     assert time.monotonic() - sent[0] < ANSWER
     while_task = f" while {task}" if task else ""
-    sentence = f"rapdarts: stopped by SIGTERM{while_task}; nothing is lost. Start the same command again."
+    sentence = f"rapdarts: stopped by SIGTERM{while_task}; nothing is lost. Run the same command again."
     assert capsys.readouterr().err.splitlines()[-1] == sentence
     assert not list(tmp_path.iterdir())
 
@@ -259,3 +261,16 @@ def test_handlers_and_the_timer_of_a_program_are_left_alone() -> None:
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)] == [signal.SIG_DFL, own]
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_an_alarm_that_was_set_before_is_left_alone() -> None:
+    """Its default response ends the process, as whoever set it intends."""
+    code = (
+        "import signal, time; from rapdarts.interruptions import handled\n"
+        "signal.alarm(2)\n"
+        "with handled():\n    pass\n"
+        "assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 2\n"
+        "with handled():\n    time.sleep(30)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGALRM, done.stderr
