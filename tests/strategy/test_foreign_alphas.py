@@ -17,6 +17,7 @@ import rapdarts
 from rapdarts.architecture.reading import parse_genotype
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError, RapdartsError
+from rapdarts.strategy import foreign_alphas
 from rapdarts.strategy.foreign_alphas import read_arrays
 from tests.architecture.corpus import BENCH, Cells, G, bench_by_hand, call
 
@@ -165,6 +166,13 @@ def bomb(path: Path) -> Path:
     return path
 
 
+def crowded(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(foreign_alphas.MOST_TENSORS + 1):
+            archive.writestr(str(number), b"")
+    return path
+
+
 def probabilities(alpha: np.ndarray) -> np.ndarray:
     return np.asarray(np.exp(alpha) / np.exp(alpha).sum(-1, keepdims=True))
 
@@ -186,6 +194,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "objects": (lambda at: write_npz(at / "a.npz", normal=np.array([{}])), "cannot be read as arrays ("),
     "code": (lambda at: hostile(at / "a.pt"), "it holds objects or code, not only tensors); save a dictionary of tensors with torch.save"),
     "a bomb": (lambda at: bomb(at / "a.npz"), "unpacks to more than 20,000,000 bytes; save fewer arrays."),
+    "too many members": (lambda at: crowded(at / "a.pt"), "cannot be read as tensors (it has more than 50,000 members); "),
     "damaged npz": (lambda at: _written(at / "a.npz", b"PK\3\4broken"), "cannot be read as arrays ("),
     "damaged pt": (lambda at: _written(at / "a.pt", b"PK\3\4broken"), "cannot be read as tensors ("),
     "damaged json": (lambda at: _written(at / "a.json", b'[{"a": 1'), "line 1, column 9: not JSON: "),
