@@ -82,7 +82,6 @@ def _fetch(config: DataConfig) -> Path:
     import requests
 
     folder = Path(pooch.os_cache("rapdarts")) / config.name
-    pooch.get_logger().setLevel("WARNING")
     for url, md5 in SOURCES[config.name]:
         name = url.rsplit("/", 1)[1]
         remedy = f"set data.path=FOLDER, or put {name} in {folder}"
@@ -95,7 +94,7 @@ def _fetch(config: DataConfig) -> Path:
                 )
             continue
         try:
-            with _alone(folder):
+            with _alone(folder), _quiet():
                 pooch.retrieve(url, f"md5:{md5}", fname=name, path=folder, downloader=_download)
         except requests.RequestException as error:
             answer = error.response
@@ -121,6 +120,20 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pooch from reporting its downloads; the program may use pooch, too."""
+    import pooch
+
+    logger = pooch.get_logger()
+    before = logger.level
+    logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _download(url: str, output: str, _: object) -> None:

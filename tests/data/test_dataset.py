@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pooch
 import pytest
 import torch
 from hypothesis import given, settings
@@ -530,7 +531,9 @@ IMAGES = "train-images-idx3-ubyte.gz"
 
 
 def test_files_are_downloaded_once(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    level = pooch.get_logger().level
     assert len(load(name="mnist").train) == 40
+    assert pooch.get_logger().level == level
     assert len(server.log) == 4
     assert len(load(name="mnist", download=False).train) == 40
     assert len(load(name="mnist").train) == 40
