@@ -149,16 +149,26 @@ def never_comes(*words: str) -> int:
 
 def stopped_while_reading(*words: str) -> int:
     """Run a command line in which the second process receives SIGTERM while it reads its data."""
+    return before_reading("1", lambda: os.kill(os.getpid(), signal.SIGTERM), *words)
+
+
+def suspended_while_reading(rank: str, *words: str) -> int:
+    """Run a command line in which one process is suspended while it reads its data."""
+    return before_reading(rank, lambda: os.kill(os.getpid(), signal.SIGSTOP), *words)
+
+
+def before_reading(rank: str, act: Callable[[], None], *words: str) -> int:
+    """Run a command line in which one process does something before it reads its data."""
     from rapdarts.loops import launch
 
     read: Any = launch.load_dataset
 
-    def stopped(*given: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGTERM)
+    def reading(*given: Any) -> Any:
+        act()
         return read(*given)
 
-    if os.environ["RANK"] == "1":
-        launch.load_dataset = stopped
+    if os.environ["RANK"] == rank:
+        launch.load_dataset = reading
     return command(*words)
 
 
@@ -182,7 +192,8 @@ def norms(path: str) -> None:
     """Save gradients through two batch norms for 7 images, and for a single image, when the second process of two has none."""
     from torch import nn
 
-    from rapdarts.training.distributed import join_batch_norms, joined
+    from rapdarts.training.distributed import joined
+    from rapdarts.training.joint_norms import join_batch_norms
 
     torch.manual_seed(0)
     network = nn.Sequential(

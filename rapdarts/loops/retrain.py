@@ -24,9 +24,10 @@ from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.training.class_weights import class_weights
 from rapdarts.training.cuda_graph import GraphedStep
-from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup, join_batch_norms, running_statistics
+from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
 from rapdarts.training.ema import EMA
 from rapdarts.training.guard import Guard
+from rapdarts.training.joint_norms import join_batch_norms, running_statistics
 from rapdarts.training.meter import Sum
 from rapdarts.training.metrics import Evaluation, evaluate_logits, predict, topk_correct
 from rapdarts.training.optimizer import autocast, optimizer_step, set_lr, sgd_for, to_device

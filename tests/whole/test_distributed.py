@@ -23,7 +23,8 @@ from rapdarts.data import dataset as training_data
 from rapdarts.data.batches import Batches
 from rapdarts.data.dataset import load_dataset
 from rapdarts.errors import DeviceError, InputError
-from rapdarts.training.distributed import SINGLE_PROCESS, JointBatchNorm, join_batch_norms, joined
+from rapdarts.training.distributed import SINGLE_PROCESS, joined
+from rapdarts.training.joint_norms import JointBatchNorm, join_batch_norms
 from tests.together import (
     Job,
     command,
@@ -41,6 +42,7 @@ from tests.together import (
     seed_by_rank,
     slow_loading,
     stopped_while_reading,
+    suspended_while_reading,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -318,6 +320,19 @@ def test_a_process_that_hangs_ends_the_job(programs: Any, seconds: int, tmp_path
     assert codes == [7, -9]
     assert "of the 2 in this job was lost, or did not answer for " in errors[0]
     assert status(tmp_path / "run")["exit_code"] == 7
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_hangs_while_it_reads_its_data_ends_the_job(rank: int, tmp_path: Path) -> None:
+    """The other one waits as long as it shows signs of life, and then 4 s."""
+    job = Job(tmp_path, impatient, suspended_while_reading, str(rank), *retraining(tmp_path / "run"))
+    began = time.monotonic()
+    job.processes[1 - rank].join(60)
+    assert time.monotonic() - began < 25
+    job.processes[rank].kill()
+    codes, errors = job.end()
+    assert (codes[1 - rank], codes[rank]) == (7, -9)
+    assert f"process {rank} of the 2 in this job was lost" in errors[1 - rank]
 
 
 @pytest.mark.parametrize("program", [leaves_early, never_comes])
