@@ -157,6 +157,21 @@ def suspended_while_reading(rank: str, *words: str) -> int:
     return before_reading(rank, lambda: os.kill(os.getpid(), signal.SIGSTOP), *words)
 
 
+def slow_disk(*words: str) -> int:
+    """Run a command line in which the first checkpoint takes six seconds to write."""
+    from rapdarts.training import checkpoint
+
+    save = checkpoint.save_checkpoint
+
+    def slowly(*given: Any) -> None:
+        time.sleep(6)
+        checkpoint.save_checkpoint = save
+        save(*given)
+
+    checkpoint.save_checkpoint = slowly
+    return command(*words)
+
+
 def before_reading(rank: str, act: Callable[[], None], *words: str) -> int:
     """Run a command line in which one process does something before it reads its data."""
     from rapdarts.loops import launch

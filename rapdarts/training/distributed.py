@@ -76,13 +76,16 @@ class ProcessGroup:
                 dist.all_reduce(rows)
         return rows
 
-    def agree(self, *numbers: int) -> list[int]:
-        """Return the maximum of each number over the processes."""
+    def agree(self, *numbers: int, patient: bool = False) -> list[int]:
+        """Return the maximum of each number over the processes; `patient` allows the others as long as they live, up to PATIENCE."""
         if self.size == 1:
             return list(numbers)
         largest = torch.tensor(numbers)
         with self._communication():
-            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
+            if patient:
+                self._wait_for(dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.patient, async_op=True))
+            else:
+                dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
         return largest.tolist()
 
     def broadcast(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -167,20 +170,24 @@ class ProcessGroup:
 
         `failed` is 1 after an error, and higher by the number of the signal that stopped this process, if any.
         """
-        if self.pulse is None:
+        if self.size == 1:
             return
         flags = torch.zeros(self.size, dtype=torch.int64)
         flags[self.rank] = failed
         with self._communication():
-            answers = dist.all_reduce(flags, group=self.patient, async_op=True)
-            if silent := self.pulse.silent_until(answers.is_completed):
-                raise self._lost(silent)
-            answers.wait()
+            self._wait_for(dist.all_reduce(flags, group=self.patient, async_op=True))
         others = [rank for rank, flag in enumerate(flags.tolist()) if flag]
         if others and not failed:
             if int(flags.max()) > 1:
                 raise Stopped(int(flags.max()) - 1)
             raise of_all(RapdartsError(f"{in_words(others)} could not {task}; see the error reported there."))
+
+    def _wait_for(self, answers: Any) -> None:
+        """Wait until all processes have answered. Raises DeviceError if one of them shows no sign of life any more."""
+        silent = self.pulse.silent_until(answers.is_completed) if self.pulse else []
+        if silent:
+            raise self._lost(silent)
+        answers.wait()
 
     @contextmanager
     def _communication(self) -> Iterator[None]:

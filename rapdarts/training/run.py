@@ -301,7 +301,7 @@ class Run:
                 checkpoint.save_checkpoint(self.folder / RunFile.CHECKPOINT, state, self.origin)
             except RapdartsError as error:
                 failure = error
-        (failed,) = self.process_group.agree(int(failure is not None))
+        (failed,) = self.process_group.agree(int(failure is not None), patient=True)
         self.saved_at = time.monotonic()
         if failed:
             raise failure or of_all(StorageError("process 0 could not save; see the error reported there."))

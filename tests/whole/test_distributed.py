@@ -40,6 +40,7 @@ from tests.together import (
     on_machines_of_its_own,
     other_data,
     seed_by_rank,
+    slow_disk,
     slow_loading,
     stopped_while_reading,
     suspended_while_reading,
@@ -333,6 +334,13 @@ def test_a_process_that_hangs_while_it_reads_its_data_ends_the_job(rank: int, tm
     codes, errors = job.end()
     assert (codes[1 - rank], codes[rank]) == (7, -9)
     assert f"process {rank} of the 2 in this job was lost" in errors[1 - rank]
+
+
+def test_a_checkpoint_may_take_longer_to_write_than_a_step(tmp_path: Path) -> None:
+    """The second process waits for six seconds for the first one; in a step, it would wait for four."""
+    recipe = ["retrain.epochs=1", "data.fraction=0.1"]
+    codes, errors = Job(tmp_path, impatient, slow_disk, *retraining(tmp_path / "run", *recipe)).end()
+    assert codes == [0, 0], errors
 
 
 @pytest.mark.parametrize("program", [leaves_early, never_comes])
