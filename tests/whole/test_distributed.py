@@ -336,6 +336,7 @@ def test_a_process_that_hangs_while_it_reads_its_data_ends_the_job(rank: int, tm
     assert f"process {rank} of the 2 in this job was lost" in errors[1 - rank]
 
 
+@pytest.mark.proof
 def test_a_checkpoint_may_take_longer_to_write_than_a_step(tmp_path: Path) -> None:
     """The second process waits for six seconds for the first one; in a step, it would wait for four."""
     recipe = ["retrain.epochs=1", "data.fraction=0.1"]
