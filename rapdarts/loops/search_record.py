@@ -53,8 +53,8 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
             "agreement": derivation.agreement.facts() if derivation.agreement else None,
         },
         "notes": [*filter(None, [derivation.remark, certainty_in_words(derivation)]), *table.notes],
-        "train_accuracy": last["train_accuracy"],
-        "search_loss": last["search_loss"],
+        "train_accuracy": last.get("train_accuracy"),
+        "search_loss": last.get("search_loss"),
         "seconds": run.seconds(),
     }
 
@@ -71,9 +71,16 @@ def certainty_in_words(derivation: Derivation, effort: float = 0.0) -> str:
 
 
 def last_epoch(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the record of the last epoch, or the mean of the last records of several replicas, which may stop at different epochs."""
+    """Return the record of the last epoch, or the mean of the last records of several replicas, which may stop at different epochs.
+
+    A record lacks the means of an epoch in which every update was skipped.
+    """
     last = [*{one.get("replica"): one for one in records}.values()]
-    return {name: sum(one[name] for one in last) / len(last) if len(last) > 1 else last[0][name] for name in last[0]}
+    values: dict[str, list[Any]] = {}
+    for record in last:
+        for name, value in record.items():
+            values.setdefault(name, []).append(value)
+    return {name: sum(found) / len(found) if len(found) > 1 else found[0] for name, found in values.items()}
 
 
 def provenance(config: Experiment, settings: SearchConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -27,10 +28,16 @@ Record = Mapping[str, Any]
 """The record of an epoch, a line of metrics.jsonl."""
 
 ENOUGH_STEPS = 100
-"""Number of steps after which a loss is below chance in a healthy training; healthy searches of a few steps end at up to 1.4 x chance."""
+"""Number of steps after which the loss of a healthy training is below that of a constant prediction."""
+
+BEGINNING = 1.5
+"""Highest loss of a healthy training before ENOUGH_STEPS, as a multiple of the loss of an uninformed network."""
 
 ABSURD, FEWEST_STEPS = 3.0, 10
-"""Multiple of chance above which a loss is suspicious after only FEWEST_STEPS: healthy networks begin at up to 1.5 x chance."""
+"""Multiple of the loss of an uninformed network above which a loss is suspicious after only FEWEST_STEPS."""
+
+MARGIN = 0.02
+"""Smallest excess over the loss of a constant prediction that counts, as a multiple of the loss of an uninformed network."""
 
 MOVED = 2.0
 """Smallest root mean square of the alphas, in units of their initial standard deviation, that counts as movement."""
@@ -55,7 +62,7 @@ def of_search(
     settings: SearchConfig, space: SearchSpace, data: DataSet, records: Sequence[Record], steps: int
 ) -> list[str]:
     """Return the signs of a finished search with `steps` steps per epoch, from the records of all its epochs."""
-    chance = chance_loss(data, settings.class_weights)
+    chance = Chance.of(data, settings.class_weights)
     found = [constant_pixels(data.train), skipped_updates(records)]
     stages: dict[tuple[int, int], list[Record]] = {}
     for record in records:
@@ -64,7 +71,7 @@ def of_search(
     for (stage, replica), epochs in stages.items():
         number = f" of stage {stage + 1}" if several else ""
         where = f"{number}, replica {replica}" if replica else number
-        found.append(loss_not_below_chance(epochs[-1]["train_loss"], chance, steps * len(epochs), where, "search.lr"))
+        found.append(loss_not_below_chance(epochs, chance, steps, where, "search.lr"))
         warm = [record for record in epochs if "gradient_ratio" in record or "search_loss" in record]
         if warm and "alpha_rms" in warm[-1]:  # older versions did not record it
             updates = steps * len(warm)
@@ -78,25 +85,19 @@ def of_retraining(
     settings: RetrainConfig, data: DataSet, records: Sequence[Record], test: Evaluation, steps: int
 ) -> list[str]:
     """Return the signs of a finished retraining with `steps` steps per epoch, from the records of all its epochs."""
-    chance, total = chance_loss(data, settings.class_weights), steps * len(records)
-    return [
-        *filter(
-            None,
-            [
-                constant_pixels(data.train),
-                skipped_updates(records),
-                loss_not_below_chance(records[-1]["train_loss"], chance, total, "", "retrain.lr"),
-                accuracy_of_chance(test, data.test.labels, total),
-            ],
-        )
-    ]
+    found = [constant_pixels(data.train), skipped_updates(records)]
+    if not better_than_chance(test, data.test.labels):
+        chance = Chance.of(data, settings.class_weights, settings.label_smoothing)
+        found.append(loss_not_below_chance(records, chance, steps, "", "retrain.lr"))
+        found.append(accuracy_of_chance(test, data.test.labels, steps * len(records)))
+    return [*filter(None, found)]
 
 
 # --- each sign -----------------------------------------------------------------------------------------------------
 
 
 def constant_pixels(images: Images) -> str:
-    """Images that do not differ teach nothing. A sample that is spread over the data is enough to tell."""
+    """Return a warning if the training images are all equal, judged by a sample that is spread over the data."""
     if len(images) < 2:
         return ""
     pixels = images.fetch(torch.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).long())
@@ -107,7 +108,7 @@ def constant_pixels(images: Images) -> str:
 
 
 def skipped_updates(records: Iterable[Record]) -> str:
-    """The run went on without these updates, so its result is sound, but its data or its learning rate may not be."""
+    """Return a warning if updates were skipped. The result is that of a run without them, but the data may be damaged."""
     skipped = sum(record.get("skipped", 0) for record in records)
     if not skipped:
         return ""
@@ -115,21 +116,40 @@ def skipped_updates(records: Iterable[Record]) -> str:
     return f"{skipped:,} {were} skipped, because a loss or gradient was not finite; check the data, or lower the learning rate"
 
 
-def loss_not_below_chance(loss: float, chance: float, steps: int, where: str, key: str) -> str:
-    """A constant prediction has the loss `chance`."""
-    judged = (steps >= ENOUGH_STEPS and loss >= chance) or (steps >= FEWEST_STEPS and loss >= ABSURD * chance)
-    if not judged:
+def loss_not_below_chance(epochs: Sequence[Record], chance: Chance, steps: int, where: str, key: str) -> str:
+    """Return a warning if the training loss of the last epoch, of `steps` steps, is not below that of a constant prediction.
+
+    The loss is a mean over an epoch, so the limit is higher if this epoch includes some of the first ENOUGH_STEPS steps.
+    """
+    losses = [(number, record["train_loss"]) for number, record in enumerate(epochs) if "train_loss" in record]
+    total = steps * len(epochs)
+    if not losses or total < FEWEST_STEPS:
+        return ""
+    last, loss = losses[-1]
+    early = min(max(ENOUGH_STEPS / steps - last, 0.0), 1.0)
+    highest = early * BEGINNING * chance.uninformed + (1 - early) * (chance.constant + MARGIN * chance.uninformed)
+    if not ((total >= ENOUGH_STEPS and loss >= highest) or loss >= ABSURD * chance.uninformed):
         return ""
     return (
-        f"the training loss{where} is {loss:,.4g} in the last epoch, but a constant prediction has {chance:.4g}: the weights have"
-        f" learned nothing; lower {key}, or check the data"
+        f"the training loss{where} is {loss:,.4g} in the last epoch, but a constant prediction has {chance.constant:.4g}: the weights"
+        f" have learned nothing; lower {key}, or check the data"
     )
 
 
+def better_than_chance(test: Evaluation, labels: Tensor) -> bool:
+    """Return whether a network predicts the labels (n,) better than without looking at the images.
+
+    The 95 % interval of its accuracy is above the share of the most frequent class, or that of its mean recall above that of
+    a constant prediction. The latter counts if rare classes have a high weight in the loss.
+    """
+    balanced = test.balanced is not None and test.balanced[2] > 1 / len(labels.unique())
+    return balanced or test.interval[0] > _largest_share(labels)
+
+
 def accuracy_of_chance(test: Evaluation, labels: Tensor, steps: int) -> str:
-    """A network that always predicts the most frequent class of the labels (n,) has its share as accuracy."""
-    share = float(torch.bincount(labels).max()) / len(labels)
-    if steps < ENOUGH_STEPS or test.interval[0] > share:
+    """Return a warning if the test accuracy is not above the share of the most frequent class of the labels (n,)."""
+    share = _largest_share(labels)
+    if steps < ENOUGH_STEPS or better_than_chance(test, labels):
         return ""
     return (
         f"the test accuracy, {100 * test.accuracy:.2f} %, is not above that of always predicting the most frequent class,"
@@ -138,7 +158,7 @@ def accuracy_of_chance(test: Evaluation, labels: Tensor, steps: int) -> str:
 
 
 def alphas_unmoved(settings: SearchConfig, space: SearchSpace, last: Record, updates: int, where: str) -> str:
-    """Alphas near their random initial values choose at random.
+    """Return a warning if the alphas are near their random initial values, so that they choose at random.
 
     Adam's steps have about the length of the learning rate, so even a random walk of `updates` steps reaches the square
     root of their number times the learning rate. A search in which this is not far beyond the initial values is too short.
@@ -159,7 +179,7 @@ def alphas_unmoved(settings: SearchConfig, space: SearchSpace, last: Record, upd
 
 
 def alphas_saturated(largest: float, where: str) -> str:
-    """Mixing weights of 0 and 1 have no gradient: the few steps that led there have decided everything."""
+    """Return a warning if the alphas, with this largest root mean square, had mixing weights of 0 and 1, without a gradient."""
     if largest < SATURATED:
         return ""
     return (
@@ -169,23 +189,45 @@ def alphas_saturated(largest: float, where: str) -> str:
 
 
 def price_drowned_task(ratios: Sequence[float], where: str) -> str:
-    """Adam does not depend on the scale of the gradient, so a price that is far too high replaces the task completely.
+    """Return a warning if the gradient of the price is so much longer than that of the task that only the price counts.
 
-    The ratio is judged over most epochs, because the multiplier of a budget may be high for a while.
+    Adam does not depend on the scale of the gradient. The ratio is judged over most epochs, because the multiplier of a
+    budget may be high for a while.
     """
     ratio = median(ratios)
     if ratio < DROWNED:
         return ""
     return (
-        f"the price{where} has a gradient {ratio:,.3g} times that of the task, so alpha learned only to be cheap; lower search.cost,"
-        " or set a budget instead"
+        f"the price{where} has a gradient {ratio:,.3g} times that of the task, so the search only minimised the cost; lower"
+        " search.cost, or set a budget instead"
     )
 
 
-def chance_loss(data: DataSet, kind: str) -> float:
-    """Return the lowest loss of a constant prediction on the training images, in nats; `kind` is that of `class_weights`."""
-    labels = data.train.labels.cpu()
-    weights = class_weights(kind, labels, data.classes)
-    shares = torch.bincount(labels, minlength=data.classes).double() / len(labels)
-    shares = shares if weights is None else shares * weights.where(shares > 0, 0).double()
-    return float(torch.special.entr(shares / shares.sum()).sum() * shares.sum())
+# --- predictions without images --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Training losses, in nats, of predictions that do not depend on the image.
+
+    `constant` is that of the best one. `uninformed` is the higher one of equal probabilities and of the frequencies of the
+    labels, which have a high loss if rare classes have a high weight: healthy networks begin between these two.
+    """
+
+    constant: float
+    uninformed: float
+
+    @classmethod
+    def of(cls, data: DataSet, kind: str, smoothing: float = 0.0) -> Chance:
+        """Return the losses on the training images; `kind` is that of `class_weights`, `smoothing` that of the labels."""
+        labels, classes = data.train.labels.cpu(), data.classes
+        shares = torch.bincount(labels, minlength=classes).double() / len(labels)
+        smooth, weights = (1 - smoothing) * shares + smoothing / classes, class_weights(kind, labels, classes)
+        targets = smooth if weights is None else smooth * weights.where(shares > 0, 0).double()
+        total = targets.sum()
+        best, equal = torch.special.entr(targets / total).sum() * total, total * math.log(classes)
+        return cls(float(best), float(max(equal, -torch.special.xlogy(targets, smooth).sum())))
+
+
+def _largest_share(labels: Tensor) -> float:
+    return float(torch.bincount(labels).max()) / len(labels)

@@ -22,7 +22,7 @@ A single bad batch does no harm. If the weights themselves are the cause, no lat
 """
 
 INTERVAL = 50
-"""Number of steps between two looks at the guard of a training on a GPU, since a look synchronises with the device."""
+"""Number of steps between two checks of the guard of a training on a GPU, since a check synchronises with the device."""
 
 READABLE = ("cpu",)
 """Devices whose verdict can be read without waiting, so that nothing has to be copied for an update that is kept."""
@@ -46,13 +46,13 @@ class Guard:
     """The guard of a network's training, in which every step makes the named kinds of `updates`.
 
     In each update, call `begin` before the forward pass and `check` after the backward pass, and pass the verdict to
-    `optimizer_step`. After MOST_IN_A_ROW skipped updates of a kind, all later ones are skipped too: the state remains the
-    last good one until the run looks at the guard and stops. Buffers that no checkpoint saves are not put back.
+    `optimizer_step`. After MOST_IN_A_ROW skipped updates of a kind, all later ones are skipped too, until the run checks the
+    guard and stops. Buffers that no checkpoint saves are not put back.
     """
 
     def __init__(self, network: nn.Module, updates: Sequence[str] = ("weights",)) -> None:
-        saved = network.state_dict(keep_vars=True).values()
-        buffers = [value for value in saved if not isinstance(value, nn.Parameter)]
+        saved = {id(value) for value in network.state_dict(keep_vars=True).values()}
+        buffers = [buffer for buffer in network.buffers() if id(buffer) in saved]  # without a module's extra state
         kinds = dict.fromkeys(buffer.dtype for buffer in buffers)
         self.copies = [_Copies([buffer for buffer in buffers if buffer.dtype == kind]) for kind in kinds]
         device = next(network.parameters()).device
@@ -132,9 +132,14 @@ class Guard:
         return {"skipped": self.skipped, "in_a_row": self.in_a_row, "causes": self.causes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state; an empty one is that of a checkpoint from before there was a guard."""
+        """Restore a state; an empty one is that of a checkpoint from before there was a guard.
+
+        The count in a row continues, so that a bad update that follows a preemption counts as it would without one. A count
+        that ended the run is only in checkpoints of older versions. It begins again, because a resumed run tries again.
+        """
         for name, value in self.state_dict().items():
             value.copy_(state.get(name, torch.zeros_like(value)))
+        self.in_a_row.mul_(self.in_a_row < MOST_IN_A_ROW)
 
 
 class _Copies:

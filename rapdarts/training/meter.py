@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,9 +30,9 @@ class Meter:
             self.add(name, total, count)
 
     def means(self) -> dict[str, float]:
-        """Return the means by name; a mean over nothing is NaN."""
+        """Return the means by name, without the means over nothing, which arise if every update of an epoch is skipped."""
         counts = self._plain_counts()
-        return {name: total.item() / counts[name] if counts[name] else math.nan for name, total in self.sums.items()}
+        return {name: total.item() / counts[name] for name, total in self.sums.items() if counts[name]}
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": {name: total.cpu() for name, total in self.sums.items()}, "counts": self._plain_counts()}

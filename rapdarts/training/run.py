@@ -136,7 +136,6 @@ class Run:
         if begins:
             self._try_to_save()  # so that there is a state to return to if the first steps fail
         self.screen.start(what, self.epoch * steps + self.step, epochs * steps)
-        self._heed_guard()
         while self.epoch < epochs and not stopped():
             self.began, spent = time.monotonic() - spent, 0.0
             self.signals.in_steps = True
@@ -161,7 +160,7 @@ class Run:
         else:
             facts = train()
             self.screen.stop()
-            self.objects, self.meter = {}, Meter()
+            self.objects, self.guard, self.meter = {}, None, Meter()
             self.between_stages()
         self.stage, self.finished[stage:] = stage + 1, [facts]
         return facts
@@ -276,8 +275,10 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint of the current position.
 
-        Raises DivergedError, and keeps the last checkpoint, if a tensor is not finite.
+        Raises DivergedError, and keeps the last checkpoint, if a tensor is not finite or the guard stops the run. From a
+        checkpoint that was written afterwards, a resumed run could not try the skipped updates again.
         """
+        self._heed_guard()
         state = {
             "stage": self.stage,
             "epoch": self.epoch,
@@ -339,7 +340,7 @@ class Run:
         return error
 
     def _heed_guard(self) -> None:
-        """Report skipped updates; if there were too many in a row, save the last good state and raise DivergedError."""
+        """Report skipped updates. Raises DivergedError if there were too many in a row."""
         if self.guard is None:
             return
         sentences, stop = self.guard.news()
@@ -347,7 +348,6 @@ class Run:
         for sentence in sentences:
             self.screen.say(f"{self.what}, {where}: {sentence}")
         if stop:
-            self._try_to_save()
             raise self._diverged(f"{self.guard.reason} at {self.what}, {where}")
 
     def _pause(self, when: str = "after") -> None:

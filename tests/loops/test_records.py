@@ -23,6 +23,7 @@ from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.search import build_stage
 from rapdarts.loops.search_batches import SearchBatches
+from rapdarts.loops.search_record import last_epoch
 
 BUDGET = 2_400
 SEARCH = [
@@ -229,3 +230,11 @@ def test_every_epoch_of_a_retraining_has_its_own_crops(retraining_run: tuple[lis
     for at, first in enumerate(epochs):
         assert len(first) > 110
         assert all(len(first & other) < 30 for other in epochs[at + 1 :])
+
+
+def test_the_last_epoch_of_several_replicas_is_the_mean_of_the_values_that_were_recorded() -> None:
+    """A record has no means of an epoch in which every update was skipped."""
+    one: list[dict[str, Any]] = [{"replica": 1, "train_loss": 9.0}, {"replica": 1, "lr": 1.0, "search_loss": 2.0}]
+    other: list[dict[str, Any]] = [{"replica": 2, "lr": 2.0, "train_loss": 4.0}]
+    assert last_epoch(one[:1]) == one[0]
+    assert last_epoch([*one, *other]) == {"replica": 1.5, "lr": 1.5, "search_loss": 2.0, "train_loss": 4.0}

@@ -14,10 +14,11 @@ import torch
 
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.cli.main import main
-from rapdarts.config.experiment import DataConfig, SearchConfig
+from rapdarts.config.experiment import DataConfig, RetrainConfig, SearchConfig
 from rapdarts.data.dataset import DataSet, load_dataset
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.loops import signs
+from rapdarts.loops.retrain import summed_loss
 from rapdarts.training.metrics import Evaluation
 from tests.loops.planted import RETRAIN, SEARCH
 
@@ -32,40 +33,67 @@ def warnings(folder: Path) -> list[str]:
 # --- thresholds ----------------------------------------------------------------------------------------------------
 
 
+TEN = signs.Chance(math.log(10), math.log(10))  # ten classes of equal size: 2.3026
+
+
 @pytest.mark.parametrize(
-    ("loss", "steps", "is_sign"),
+    ("losses", "steps", "is_sign"),
     [
-        (2.31, 100, True), (2.29, 100, False), (2.31, 99, False), (3.2, 99, False),
-        (6.9, 10, False), (7.0, 10, True), (7.0, 9, False), (754.0, 15, True),
+        ([9, 2.35], 100, True), ([9, 2.34], 100, False), ([9, None, 2.35, None], 100, True), ([None, None], 100, False),
+        ([3.46], 100, True), ([3.45], 100, False), ([3.46], 99, False),  # an epoch that begins at up to 1.5 x 2.3026
+        ([9, 2.63], 80, True), ([9, 2.62], 80, False),  # a quarter of the epoch belongs to the first 100 steps
+        ([6.9], 10, False), ([7.0], 10, True), ([7.0], 9, False), ([754.0], 15, True),
     ],
 )  # fmt: skip
-def test_a_loss_is_compared_with_that_of_a_constant_prediction(loss: float, steps: int, is_sign: bool) -> None:
-    found = signs.loss_not_below_chance(loss, math.log(10), steps, " of stage 2", "search.lr")
+def test_a_loss_is_compared_with_that_of_a_constant_prediction(
+    losses: list[float | None], steps: int, is_sign: bool
+) -> None:
+    records = [{} if loss is None else {"train_loss": loss} for loss in losses]
+    found = signs.loss_not_below_chance(records, TEN, steps, " of stage 2", "search.lr")
     assert bool(found) == is_sign
-    assert not found or (f"the training loss of stage 2 is {loss:,.4g}" in found and "lower search.lr" in found)
+    last = next((loss for loss in reversed(losses) if loss is not None), 0.0)
+    assert not found or (f"the training loss of stage 2 is {last:,.4g}" in found and "lower search.lr" in found)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("kind", ["none", "balanced"])
-def test_the_loss_of_chance_is_the_least_of_all_constant_predictions(kind: str) -> None:
+def test_the_loss_of_chance_is_the_least_of_all_constant_predictions(kind: str, smoothing: float) -> None:
+    """The loss is that of a retraining, with smoothed labels and weights of the classes."""
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
     data: Any = type("Data", (), {"train": type("Images", (), {"labels": labels}), "classes": 3})
     logits = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
     weights = signs.class_weights(kind, labels, 3)
     newton = torch.optim.LBFGS([logits], max_iter=100, tolerance_grad=1e-12)
 
+    def loss_of(logits: torch.Tensor) -> torch.Tensor:
+        balance = None if weights is None else weights.double()
+        return summed_loss(logits.expand(100, 3), labels, smoothing, balance) / 100
+
     def loss() -> torch.Tensor:
         newton.zero_grad()
-        value = signs_loss(logits.expand(100, 3), labels, weights)
-        value.backward()
+        value = loss_of(logits)
+        value.backward()  # type: ignore[no-untyped-call]
         return value
 
     newton.step(loss)  # type: ignore[no-untyped-call]
-    assert signs.chance_loss(data, kind) == pytest.approx(loss().item(), rel=1e-6)
+    chance = signs.Chance.of(data, kind, smoothing)
+    assert chance.constant == pytest.approx(loss().item(), rel=1e-6)
+    frequencies = (1 - smoothing) * torch.tensor([[0.6, 0.3, 0.1]]).double() + smoothing / 3
+    guesses = loss_of(torch.zeros(1, 3).double()).item(), loss_of(frequencies.log()).item()
+    assert chance.uninformed == pytest.approx(max(guesses), rel=1e-6)
+    assert (guesses[1] > guesses[0]) == (kind == "balanced")
 
 
-def signs_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    own = -logits.log_softmax(1)[torch.arange(100), labels]
-    return (own if weights is None else own * weights[labels].double()).mean()
+def test_a_perfect_classifier_of_rare_classes_with_smoothed_labels_is_below_chance() -> None:
+    """With 95:5 images and a smoothing of 0.1, its loss is 0.1985, that of a constant prediction without smoothing."""
+    labels = torch.tensor([0] * 95 + [1] * 5)
+    data: Any = type("Data", (), {"train": type("Images", (), {"labels": labels}), "classes": 2})
+    perfect = summed_loss(torch.tensor([0.95, 0.05]).log()[None], torch.tensor([0]), 0.1).item()
+    assert perfect == pytest.approx(0.1985, abs=5e-5)
+    assert signs.Chance.of(data, "none").constant == pytest.approx(perfect, rel=1e-6)
+    smoothed = signs.Chance.of(data, "none", 0.1)
+    assert smoothed.constant == pytest.approx(-0.905 * math.log(0.905) - 0.095 * math.log(0.095))
+    assert signs.loss_not_below_chance([{"train_loss": perfect}] * 25, smoothed, 100, "", "retrain.lr") == ""
 
 
 @pytest.mark.parametrize(
@@ -117,6 +145,20 @@ def test_an_accuracy_is_compared_with_the_share_of_the_most_frequent_class(
 def test_a_frequent_class_raises_the_accuracy_of_chance() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10)
     assert "90.00 %" in signs.accuracy_of_chance(Evaluation(91, 100, 0.3), labels, 100)
+
+
+def test_a_mean_recall_above_that_of_a_constant_prediction_is_enough() -> None:
+    """With a high weight, a rare class costs accuracy of the frequent one."""
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    assert not signs.accuracy_of_chance(Evaluation(85, 100, 0.3, (0.8, 0.1, 0.51, 0.9)), labels, 100)
+    assert signs.accuracy_of_chance(Evaluation(85, 100, 0.3, (0.6, 0.1, 0.5, 0.8)), labels, 100)
+
+
+@pytest.mark.parametrize(("correct", "remarks"), [(300, 0), (60, 2)])
+def test_a_retraining_that_tests_above_chance_gets_no_remark(correct: int, remarks: int, digits: DataSet) -> None:
+    records, test = [{"train_loss": 3.0}] * 2, Evaluation(correct, 600, 1.0)
+    found = signs.of_retraining(RetrainConfig(), digits, records, test, 100)
+    assert len(found) == remarks and all("the training loss is 3" in one for one in found[:1])
 
 
 # --- planted causes ------------------------------------------------------------------------------------------------
@@ -181,6 +223,33 @@ def test_healthy_images_differ(digits: DataSet) -> None:
 def test_a_short_healthy_search_gets_no_remark(seed: int, epochs: int, tmp_path: Path) -> None:
     keys = [f"search.epochs={epochs}", f"search.warmup_epochs={epochs - 1}", f"seed={seed}"]
     assert main([*SEARCH, *keys, f"run={tmp_path / 'run'}"]) == 0
+    assert warnings(tmp_path / "run") == []
+
+
+def rare(folder: Path) -> list[str]:
+    """Return the settings for 600 dark and bright images in a ratio of 19 to 1."""
+    labels, random = np.arange(600) % 20 == 0, np.random.default_rng(0)
+    images = (random.integers(0, 100, (600, 8, 8)) + 100 * labels[:, None, None]).astype(np.uint8)
+    np.savez(folder / "rare.npz", x=images, y=labels.astype(np.int64))
+    return ["data.name=npz", f"data.path={folder / 'rare.npz'}", "data.fraction=1"]
+
+
+def test_a_short_healthy_search_with_a_rare_class_gets_no_remark(tmp_path: Path) -> None:
+    """Its loss is a mean over all steps, so it is still above that of a constant prediction."""
+    keys = [*rare(tmp_path), "search.batch=2", "search.epochs=1", "search.warmup_epochs=0"]
+    assert main([*SEARCH, *keys, f"run={tmp_path / 'run'}"]) == 0
+    (record,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert record["train_loss"] > 0.1985
+    assert warnings(tmp_path / "run") == []
+
+
+def test_a_retraining_with_a_rare_class_and_smoothed_labels_gets_no_remark(tmp_path: Path) -> None:
+    """Its loss is below that of a constant prediction, which depends on the smoothing."""
+    keys = [*rare(tmp_path), "retrain.batch=24", "retrain.epochs=12", "retrain.label_smoothing=0.1"]
+    plain = ["retrain.ema=0", "retrain.drop_path=0", f"run={tmp_path / 'run'}"]
+    assert main([*RETRAIN, *keys, *plain]) == 0
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0.1985 <= last["train_loss"] < 0.3145
     assert warnings(tmp_path / "run") == []
 
 

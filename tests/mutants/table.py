@@ -417,6 +417,20 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             BEST,
         ),
     ],
+    "loops/signs.py": [
+        (
+            "the loss of chance ignores label smoothing",
+            "(1 - smoothing) * shares + smoothing / classes",
+            "shares",
+            "tests/loops/test_signs.py::test_the_loss_of_chance_is_the_least_of_all_constant_predictions",
+        ),
+        (
+            "the first steps of a training count like the others",
+            "early = min(max(ENOUGH_STEPS / steps - last, 0.0), 1.0)",
+            "early = 0.0",
+            "tests/loops/test_signs.py::test_a_short_healthy_search_with_a_rare_class_gets_no_remark",
+        ),
+    ],
     "loops/rank.py": [
         (
             "a network that diverged with one seed is ranked by the others",
@@ -895,10 +909,24 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "tests/loops/test_planted_faults.py::test_the_updates_in_a_row_are_counted_across_a_resume",
         ),
         (
+            "a resumed run of an older version does not try again",
+            "self.in_a_row.mul_(self.in_a_row < MOST_IN_A_ROW)",
+            "pass",
+            "tests/training/test_guard.py::test_a_count_that_ended_a_run_begins_again",
+        ),
+        (
             "the record includes skipped updates",
             "return {name: (torch.where(self.kept, total, 0), self.kept * count) for name, (total, count) in facts.items()}",
             "return dict(facts)",
             f"{PLANTED}[gradient-nan-weights-4]",
+        ),
+    ],
+    "training/meter.py": [
+        (
+            "a mean over nothing is NaN",
+            "total.item() / counts[name] for name, total in self.sums.items() if counts[name]}",
+            'total.item() / (counts[name] or float("nan")) for name, total in self.sums.items()}',
+            "tests/loops/test_planted_faults.py::test_a_bad_update_leaves_no_trace_if_it_is_the_only_one_of_its_epoch",
         ),
     ],
     "training/optimizer.py": [
