@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ RECORDS = frozenset(
     )
 )
 """Names in the folder of a run that has computed nothing yet."""
+
+PATIENCE = 0.2
+"""Time, in seconds, for which a lock that is held is tried again."""
 
 
 @dataclass(frozen=True)
@@ -133,24 +137,41 @@ def _in_use(folder: Path) -> BusyError:
 
 
 def _lock(folder: Path) -> int:
-    """Return the descriptor of the folder's lock. Raises BusyError if another process holds it, and StorageError."""
-    path = folder / RunFile.LOCK
-    try:
-        # O_NOFOLLOW: a link planted at this path is rejected, not followed. O_NONBLOCK: a FIFO does not wait.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    except OSError as error:
-        raise files.storage_error(path, error, of_run=True) from None
+    """Return the descriptor of the folder's lock. Raises BusyError if another process holds it, InputError and StorageError.
+
+    Waits for a moment before it gives up, because another process may only look whether the folder is in use.
+    """
+    path, deadline = folder / RunFile.LOCK, time.monotonic() + PATIENCE
+    while True:
+        try:
+            # O_NOFOLLOW: a link planted at this path is rejected, not followed. O_NONBLOCK: a FIFO does not wait.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+            if _taken(descriptor, path):
+                return descriptor
+        except FileNotFoundError:  # the owner before has removed the folder
+            raise _in_use(folder) from None
+        except OSError as error:
+            raise files.storage_error(path, error, of_run=True) from None
+        if time.monotonic() > deadline:
+            raise _in_use(folder)
+        time.sleep(PATIENCE / 10)
+
+
+def _taken(descriptor: int, path: Path) -> bool:
+    """Lock an open file, and return whether this process now owns the folder; otherwise, and after an error, close the file."""
+    is_owner = False
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InputError(f"{path} is not a regular file; remove it, or choose another folder with run=PATH.")
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.stat(path)  # the owner before may have removed the folder
-    except BaseException as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError | FileNotFoundError):
-            raise _in_use(folder) from None
-        raise
-    return descriptor
+        # The owner before may have removed the folder after the file was opened, and another process may have created it again.
+        is_owner = os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    finally:
+        if not is_owner:
+            os.close(descriptor)
+    return is_owner
 
 
 def _make_folder(launch: Launch, name: str) -> tuple[Path, Path | None]:
