@@ -110,6 +110,22 @@ def origin_of(path: Path) -> dict[str, str]:
     return {}
 
 
+def check_origin(path: Path, origin: Mapping[str, str]) -> None:
+    """Raise DamagedError if the newest checkpoint at `path` whose header is intact has a different origin; damage is not reported."""
+    for candidate in (path, previous(path)):
+        with suppress(OSError, _Damage):
+            with _open(candidate) as file:
+                header = _header(file)
+            _compare(candidate, header["origin"], origin)
+            return
+
+
+def _compare(path: Path, found: Mapping[str, Any], origin: Mapping[str, str]) -> None:
+    for name, value in origin.items():
+        if found.get(name, value if name in LATER else None) != value:
+            raise DamagedError(f"checkpoint {path} belongs to a different {name}; resume with the original one.")
+
+
 def elapsed_of(path: Path) -> float:
     """Return how long a run had taken, in seconds, at the newest intact checkpoint at `path`; 0 if there is none."""
     for candidate in (path, previous(path)):
@@ -164,9 +180,7 @@ def _read(path: Path, origin: Mapping[str, str], check: Check) -> dict[str, Any]
         payload = file.read()
     if hashlib.sha256(payload).hexdigest() != header["payload"]:
         raise _Damage("its content does not match its hash")
-    for name, value in origin.items():
-        if header["origin"].get(name, value if name in LATER else None) != value:
-            raise DamagedError(f"checkpoint {path} belongs to a different {name}; resume with the original one.")
+    _compare(path, header["origin"], origin)
     try:
         state = _unpacked(payload)
         check(state)

@@ -6,18 +6,23 @@ import fcntl
 import os
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rapdarts.config.experiment import Launch
-from rapdarts.errors import BusyError, InputError
+from rapdarts.config import resolve
+from rapdarts.config.experiment import Experiment, Launch
+from rapdarts.config.given import as_begun
+from rapdarts.config.key_values import differences
+from rapdarts.errors import BusyError, InputError, RapdartsError
 from rapdarts.files import atomic as files
 from rapdarts.files.regular import NotRegular, opened
 from rapdarts.files.run_files import CHECKPOINT_HEAD, RunFile, begun, verb_of
 from rapdarts.files.seal import IN_YAML
+from rapdarts.training.status import Status
 
 RECORDS = frozenset(
     (
@@ -32,13 +37,18 @@ RECORDS = frozenset(
 )
 """Names in the folder of a run that has computed nothing yet."""
 
+UNDECIDED = ("skeleton.", "search.space", "rank.epochs")
+"""Beginnings of the settings that are completed only when the data of a run and its network are known."""
+
 PATIENCE = 0.2
 """Time, in seconds, for which a lock that is held is tried again."""
 
 
 @dataclass(frozen=True)
 class Claim(Launch):
-    """A launch whose folder, `run`, exists and is locked by this process."""
+    """A launch whose folder, `run`, exists and is locked by this process; `opened` is set when the run in it is opened."""
+
+    opened: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
 
 @contextmanager
@@ -60,7 +70,7 @@ def claimed(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
             check_free(folder)  # again, because another process may have used the folder before it was locked
         yield Claim(str(folder), launch.resume)
     except BaseException as error:
-        if above is not None and (isinstance(error, InputError) or _is_empty(folder)):
+        if above is not None and (isinstance(error, InputError) or is_empty(folder)):
             _discard(folder, above)
         raise
     finally:
@@ -68,13 +78,42 @@ def claimed(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
 
 
 @contextmanager
-def reserved(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
-    """Claim the folder that a launch names; no other process can use a folder that is still to be named. Raises the errors of `claimed`."""
+def reserved(verb: str, launch: Launch, name: str, config: Experiment) -> Iterator[Launch]:
+    """Claim the folder that a launch names; no other process can use a folder that is still to be named. Raises the errors of `claimed`.
+
+    If a run with the settings `config` cannot be resumed, for example because its data are missing, status.json says so.
+    """
     if not launch.run or os.environ.get("RANK"):  # several processes open the folder together, in `open_run`
         yield launch
         return
-    with claimed(verb, launch, name) as claim:
+    with claimed(verb, launch, name) as claim, _recorded(claim, config):
         yield claim
+
+
+@contextmanager
+def _recorded(launch: Launch, config: Experiment) -> Iterator[None]:
+    """Record an error in status.json if it ends the block before the run to resume is opened."""
+    try:
+        yield
+    except BaseException as error:
+        folder, opened = Path(launch.run), isinstance(launch, Claim) and launch.opened.is_set()
+        if launch.resume and not opened and not is_empty(folder) and _has_settings(folder, config):
+            with suppress(RapdartsError):  # the disk is full; the first error is the one to report
+                Status(folder, begun=True).end(error)
+        raise
+
+
+def _has_settings(folder: Path, config: Experiment) -> bool:
+    """Return whether the run in a folder has these settings, as far as they are known before its data are read."""
+    if not begun(folder):
+        return True  # it has nothing to lose
+    try:
+        changed = differences(resolve.experiment_of_run(folder), as_begun(config, folder))
+    except (RapdartsError, AttributeError):  # damaged, or without a resource that the user defines
+        return False
+    of_like = ("search.",) if config.search.random.like else ()  # a baseline takes them from the search that it names
+    names = (line.partition(":")[0] for line in changed)
+    return all(name in resolve.HARMLESS or name.startswith((*UNDECIDED, *of_like)) for name in names)
 
 
 def check_free(folder: Path) -> None:
@@ -91,13 +130,13 @@ def _check_usable(folder: Path, resume: bool) -> None:
     if not resume and begun(folder):
         _check_unused(folder)
         check_free(folder)
-    if not (_is_empty(folder) or _is_of_run(folder) or (resume and begun(folder))):
+    if not (is_empty(folder) or _is_of_run(folder) or (resume and begun(folder))):
         raise InputError(
             f"{folder} is not empty and not the folder of a run, so nothing is written there; choose a new folder with run=PATH."
         )
 
 
-def _is_empty(folder: Path) -> bool:
+def is_empty(folder: Path) -> bool:
     """Return whether a folder has no entries but those of a run that was stopped before it wrote its configuration, or TensorBoard's."""
     try:
         names = os.listdir(folder)

@@ -43,19 +43,17 @@ def prepare(
     config: configuration.Experiment,
     launch: configuration.Launch,
     name: str,
-    origin: Mapping[str, str],
+    origin: dict[str, str],
     processes: int,
     screen: Screen,
     about: Sequence[str],
 ) -> Begin:
-    """Check a folder whose lock is held, read the state to resume from, and write the configuration and the environment.
+    """Read the state to resume from in a folder whose lock is held, and write the configuration and the environment.
 
-    A checkpoint must have the given `origin` and the same configuration. Raises InputError, StorageError or DamagedError, each
-    before anything in the folder is changed.
+    `origin` is that of `check_same_run`. Raises StorageError or DamagedError.
     """
     folder = Path(launch.run)
     config = _checked(folder, config)
-    origin = {**origin, CONFIGURATION: resolve.run_digest(config)}
     resumed = _load(folder, origin, screen) if launch.resume else None
     environment = _environment_of(folder, verb, config.device, processes, screen)
     files.remove_leftovers(folder)
@@ -67,6 +65,20 @@ def prepare(
         screen.say(line)
     screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or threads}{together}")
     return Begin(str(folder), origin, resumed)
+
+
+def check_same_run(
+    launch: configuration.Launch, config: configuration.Experiment, origin: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the origin of the checkpoints of a run: the given facts, and the digest of its configuration.
+
+    Raises InputError or DamagedError if the folder holds a run with another configuration or origin. Nothing is wrong with that run.
+    """
+    folder = Path(launch.run)
+    origin = {**origin, CONFIGURATION: resolve.run_digest(_checked(folder, config))}
+    if launch.resume:
+        checkpoint.check_origin(folder / RunFile.CHECKPOINT, origin)
+    return origin
 
 
 def _checked(folder: Path, config: configuration.Experiment) -> configuration.Experiment:

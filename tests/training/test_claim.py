@@ -83,9 +83,9 @@ def test_a_new_folder_is_removed_after_an_error_before_the_run_began(tmp_path: P
 
 
 def test_a_claim_is_held_by_the_run_that_it_is_for(tmp_path: Path) -> None:
-    with reserved("test", Launch(), "test") as launch:
+    with reserved("test", Launch(), "test", Experiment()) as launch:
         assert launch == Launch()  # a folder without a name cannot be in use
-    with reserved("test", Launch(run=str(tmp_path)), "test") as held:
+    with reserved("test", Launch(run=str(tmp_path)), "test", Experiment()) as held:
         assert isinstance(held, Claim)
         with open_run("test", Experiment(), held, "test", {}) as run:
             assert run.folder == tmp_path

@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 import torch
 
+from rapdarts.cli.main import main
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.key_values import keys, save_yaml
-from rapdarts.errors import DamagedError, InputError, Preempted
+from rapdarts.errors import DamagedError, DeviceError, InputError, Preempted, Stopped, exit_code
 from rapdarts.files import seal
 from rapdarts.training import checkpoint
+from rapdarts.training.claim import reserved
 from rapdarts.training.session import open_run
 
 SEVEN = Experiment(seed=7, save_seconds=0)
+STOPPED_SEARCH = Path(__file__).parents[1] / "whole" / "runs_0_1_0" / "stopped_search"
 
 
 class Numbers:
@@ -128,6 +131,88 @@ def test_a_run_without_configuration_and_checkpoint_is_refused(run: Path) -> Non
 def test_the_digest_of_a_run_does_not_depend_on_keys_that_have_no_effect() -> None:
     assert resolve.run_digest(SEVEN) == resolve.run_digest(Experiment(seed=7, threads=3, device="cpu"))
     assert resolve.run_digest(SEVEN) != resolve.run_digest(Experiment(seed=8))
+
+
+# --- status.json -------------------------------------------------------------------------------------------------
+
+
+def status(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / "status.json").read_text()))
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def snapshot(run: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(run)): file.read_bytes() for file in run.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("before", ["preempted", "running"], ids=["stopped", "killed"])
+def test_a_run_that_cannot_be_resumed_says_so_in_its_status(before: str, run: Path) -> None:
+    (run / "status.json").write_text(json.dumps({"state": before, "exit_code": 75}))
+    for name in ("checkpoint", "checkpoint.previous"):
+        cut(run / name)
+    with pytest.raises(DamagedError) as caught:
+        train(run, resume=True)
+    assert status(run) == {"state": "failed", "exit_code": 4, "why": str(caught.value)}
+
+
+@pytest.mark.parametrize("error", [InputError("no data."), DeviceError("no GPU."), Stopped(15), MemoryError()])
+def test_an_error_before_the_run_is_opened_is_recorded(error: BaseException, run: Path) -> None:
+    launch = Launch(run=str(run), resume=True)
+    with pytest.raises(type(error)), reserved("test", launch, "test", SEVEN):
+        raise error
+    found = status(run)
+    assert found["exit_code"] == exit_code(error) and found["why"]
+    assert found["state"] == ("preempted" if isinstance(error, Stopped) else "failed")
+
+
+def test_a_run_whose_device_is_missing_says_so_in_its_status(tmp_path: Path) -> None:
+    shutil.copytree(STOPPED_SEARCH, tmp_path / "run")
+    before, words = snapshot(tmp_path / "run"), [f"run={tmp_path / 'run'}", "resume=true", "device=cuda:99"]
+    assert main(["search", "digits", "seed=99", *words]) == 7  # another run's settings: nothing is known about this one
+    assert {**snapshot(tmp_path / "run"), "lock": b""} == {**before, "lock": b""}
+    assert main(["search", *words]) == 7
+    assert status(tmp_path / "run")["state"] == "failed" and status(tmp_path / "run")["exit_code"] == 7
+
+
+def other_data(run: Path) -> None:
+    with open_run("test", SEVEN, Launch(run=str(run), resume=True), "test", {"data": "y"}):
+        pass
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda run: train(run, Experiment(seed=8), resume=True),
+        lambda run: train(run, Experiment(seed=8, device="cuda"), resume=True),
+        lambda run: train(run),
+        other_data,
+    ],
+    ids=["other settings", "other settings and device", "no resume", "other data"],
+)
+@pytest.mark.parametrize("early", [False, True], ids=["", "claimed before"])
+def test_a_refused_start_leaves_the_folder_as_it_was(
+    early: bool, refused: Callable[[Path], object], run: Path, whole: dict[str, Any]
+) -> None:
+    before = snapshot(run)
+    with pytest.raises((InputError, DamagedError)):
+        refused(run)
+    assert snapshot(run) == before
+    if early:
+        with pytest.raises((InputError, DamagedError)):
+            with reserved("test", Launch(run=str(run), resume=True), "test", Experiment(seed=8)) as claim:
+                with open_run("test", Experiment(seed=8), claim, "test", {"data": "x"}):
+                    pass
+        assert snapshot(run) == before
+    assert same(train(run, resume=True), whole)
+
+
+def test_a_new_run_that_fails_before_it_begins_leaves_no_status(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError), reserved("test", Launch(run=str(tmp_path / "new"), resume=True), "test", SEVEN):
+        raise DeviceError("no GPU.")
+    assert not (tmp_path / "new").exists()
 
 
 # --- the configuration -------------------------------------------------------------------------------------------
