@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from rapdarts.errors import DamagedError, DeviceError, InputError, Preempted, St
 from rapdarts.files import seal
 from rapdarts.training import checkpoint
 from rapdarts.training.claim import reserved
+from rapdarts.training.guard import Guard
 from rapdarts.training.session import open_run
 
 SEVEN = Experiment(seed=7, save_seconds=0)
@@ -41,13 +43,15 @@ def train(folder: Path, config: Experiment = SEVEN, resume: bool = False, steps:
     with open_run("test", config, Launch(run=str(folder), resume=resume), "test", {"data": "x"}) as run:
         torch.manual_seed(0)
         layer = torch.nn.Linear(3, 2)
-        sgd = torch.optim.SGD(layer.named_parameters(), 0.1, momentum=0.9)
-        for _ in run.epochs("training", 2, 5, {"layer": layer, "sgd": sgd}):
+        sgd = torch.optim.SGD([("weight", layer.weight)], 0.1, momentum=0.9)
+        adam = torch.optim.Adam([("bias", layer.bias)], 0.1, (0.5, 0.999))
+        objects = {"layer": layer, "sgd": sgd, "adam": adam, "guard": Guard(layer, ("weights", "biases"))}
+        for _ in run.epochs("training", 2, 5, objects):
             for _ in run.batches(Numbers()):
                 loss = layer(torch.randn(4, 3)).square().mean()
-                sgd.zero_grad()
+                layer.zero_grad()
                 loss.backward()
-                sgd.step()
+                sgd.step(), adam.step()
                 run.meter.add("loss", loss, 1)
                 done += 1
                 if done == steps:
@@ -249,8 +253,20 @@ def deep() -> Any:
     return tree
 
 
-def momentum(state: dict[str, Any]) -> None:
-    state["objects"]["sgd"]["state"][0]["momentum_buffer"] = torch.zeros(7)
+def line(**facts: Any) -> str:
+    return json.dumps({"stage": 0, "epoch": 0, "loss": 1.0, "skipped": 0, "seconds": 1.0} | facts)
+
+
+def in_sgd(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state["objects"]["sgd"]["state"][0].update({name: value})
+
+
+def in_adam(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state["objects"]["adam"]["state"][0].update({name: value})
+
+
+def in_guard(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state["objects"]["guard"].update({name: value})
 
 
 def nothing_but_a_stage(state: dict[str, Any]) -> None:
@@ -260,7 +276,16 @@ def nothing_but_a_stage(state: dict[str, Any]) -> None:
 
 STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "nothing but a stage": nothing_but_a_stage,
-    "momentum of another shape": momentum,
+    "momentum of another shape": in_sgd("momentum_buffer", torch.zeros(7)),
+    "momentum without a shape": in_sgd("momentum_buffer", torch.tensor(7.0)),
+    "momentum is a text": in_sgd("momentum_buffer", "x"),
+    "momentum of Adam": in_sgd("exp_avg", torch.zeros(2, 3)),
+    "no momentum of Adam": lambda state: state["objects"]["adam"]["state"][0].pop("exp_avg"),
+    "steps of another shape": in_adam("step", torch.zeros(2)),
+    "a guard without a shape": in_guard("skipped", torch.tensor(7)),
+    "a guard of another shape": in_guard("in_a_row", torch.zeros(1, dtype=torch.int64)),
+    "a guard of another dtype": in_guard("causes", torch.zeros(2, 4, dtype=torch.int64)),
+    "a guard of another type": in_guard("skipped", [0, 0]),
     **{
         f"{name}={value!r}": lambda state, name=name, value=value: state.update({name: value})  # type: ignore[misc]
         for name, values in {
@@ -271,7 +296,11 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
             "elapsed": (float("inf"), []),
             "finished": (None, [1], {}),
             "meter": (None, {}, {"sums": {"a": 1}, "counts": {"a": 1}}, {"sums": {}, "counts": {"a": 1}}),
-            "records": (None, ["{"], [1], ['{"seconds": "x"}'], ['{"seconds": 1}\n']),
+            "records": (
+                *(None, [], ["{"], [1], ['{"seconds": "x"}'], ['{"seconds": 1}\n'], ['{"seconds": 1.0}'] * 4),
+                *([line(), line(epoch=1)], [line(), line()], [line(epoch=1)], [line(stage=1)], [line(stage=-1)]),
+                *([line(epoch=0.0)], [line(loss="1")], [line(loss=True)], [line(loss=None)], [line(seconds=-1.0)]),
+            ),
             "files": ([], {"a": 1}),
             "objects": (None, {}, {"layer": 1}, {"layer": {}, "sgd": {}}),
         }.items()
@@ -285,19 +314,92 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", STATES)
-def test_a_state_that_cannot_be_used_is_refused_in_one_sentence(name: str, run: Path) -> None:
+def forge(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the state in both checkpoints of a run, and write a matching hash."""
     file = run / "checkpoint"
     found = checkpoint.load_checkpoint(file, {})
     assert found is not None
-    state = found[0]
-    STATES[name](state)
+    change(found[0])
     origin = checkpoint.origin_of(file)
     for _ in range(2):  # the previous one, too
-        checkpoint.save_checkpoint(file, state, origin)
+        checkpoint.save_checkpoint(file, found[0], origin)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_that_cannot_be_used_is_refused_in_one_sentence(name: str, run: Path) -> None:
+    forge(run, STATES[name])
     with pytest.raises(DamagedError) as caught:
         train(run, resume=True)
     assert str(caught.value).startswith(("checkpoint ", "the checkpoint in ")) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 7.0},
+        {"momentum": 0.1},
+        {"betas": (0.1, 0.1)},
+        {"weight_decay": 3.0},
+        {"nesterov": True},
+        {"maximize": True},
+    ]
+    + [{name: "x"} for name in ("lr", "momentum", "betas", "foreach", "params")],
+    ids=str,
+)
+def test_settings_of_optimisers_do_not_come_from_a_checkpoint(
+    change: dict[str, Any], run: Path, whole: dict[str, Any]
+) -> None:
+    def edit(state: dict[str, Any]) -> None:
+        for name in ("sgd", "adam"):
+            state["objects"][name]["param_groups"][0].update(change)
+
+    forge(run, edit)
+    assert same(train(run, resume=True), whole)
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the paths of all values in nested lists and mappings, also those of the lists and mappings themselves."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, value in items:
+        yield (*path, name)
+        yield from leaves(value, (*path, name))
+
+
+JUNK = [None, True, -1, 3, 10**25, 0.5, float("nan"), "x", [], {}, {"x": 1}, torch.tensor(7), torch.zeros(2, 2)]
+
+
+def test_a_mutated_state_with_a_matching_hash_is_refused_in_one_sentence_or_resumed(
+    stopped: Path, tmp_path: Path
+) -> None:
+    """Every value is replaced by junk, and removed."""
+    found = checkpoint.load_checkpoint(stopped / "checkpoint", {})
+    assert found is not None
+    refused, resumed, failures = 0, 0, []
+    for number, path in enumerate(leaves(found[0])):
+        for junk in [*random.Random(number).sample(JUNK, 1), "removed"]:
+
+            def mutate(state: dict[str, Any], path: tuple[Any, ...] = path, junk: Any = junk) -> None:
+                place: Any = state
+                for name in path[:-1]:
+                    place = place[name]
+                place[path[-1]] = junk
+                if junk == "removed":
+                    del place[path[-1]]
+
+            shutil.copytree(stopped, tmp_path / "run")
+            forge(tmp_path / "run", mutate)
+            try:
+                train(tmp_path / "run", resume=True)
+                resumed += 1
+            except DamagedError as error:
+                refused += 1
+                if not str(error).startswith(("checkpoint ", "the checkpoint in ")) or "\n" in str(error):
+                    failures.append(f"{path} = {junk!r}: {error}")
+            except Exception as error:
+                failures.append(f"{path} = {junk!r}: {error!r}")
+            shutil.rmtree(tmp_path / "run")
+    assert not failures, "\n".join(failures)
+    assert refused > 50 and resumed > 10
 
 
 def test_an_archive_that_unpacks_to_more_than_it_stores_is_refused(run: Path) -> None:
