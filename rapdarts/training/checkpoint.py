@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import itertools
 import json
 import os
 import zipfile
@@ -44,7 +43,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, s
     try:
         for place in (path, previous(path)):
             if os.path.lexists(place) and not place.is_file():
-                set_aside(place)
+                files.set_aside(place)
         if path.exists():
             os.replace(path, previous(path))
     except OSError as error:
@@ -70,7 +69,7 @@ def load_checkpoint(
             state = _read(candidate, origin, check)
             if problems:
                 # Otherwise, the next save would overwrite the intact checkpoint with the damaged one.
-                set_aside(path)
+                files.set_aside(path)
             return state, "; ".join(problems)
         except _Damage as damage:
             problems.append(f"checkpoint {candidate} is damaged ({damage})")
@@ -82,12 +81,6 @@ def load_checkpoint(
 def previous(path: Path) -> Path:
     """Return the path of the previous checkpoint."""
     return path.with_name(path.name + ".previous")
-
-
-def set_aside(path: Path) -> None:
-    """Move a damaged checkpoint, or what has taken its place, to a name that is not in use, `<path>.damaged` or one with a number."""
-    names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
-    os.replace(path, next(place for name in names if not os.path.lexists(place := path.with_name(name))))
 
 
 def origin_of(path: Path) -> dict[str, str]:

@@ -88,7 +88,7 @@ def _checked(folder: Path, config: configuration.Experiment) -> configuration.Ex
     if not os.path.isfile(folder / RunFile.CONFIG):
         if CONFIGURATION not in checkpoint.origin_of(folder / RunFile.CHECKPOINT):
             raise DamagedError(
-                f"{folder} has no config.yaml, and no checkpoint that tells the settings of its run; start a new run in another"
+                f"{folder} has no config.yaml, and no checkpoint that records the settings; start a new run in another"
                 " folder with run=PATH."
             )
         return config  # the checkpoint is compared with it
@@ -123,9 +123,16 @@ def _environment_of(folder: Path, verb: str, device: str, processes: int, screen
     now, path = _environment(verb, device, processes), folder / RunFile.ENVIRONMENT
     if not os.path.lexists(path):
         return now
-    first = {"processes": 1, **seal.read_sealed(path)}
-    if not isinstance(first.get("resumed", []), list):
-        raise DamagedError(f"{path} is damaged (resumed is not a list); remove it to continue without it.")
+    try:
+        first = {"processes": 1, **seal.read_sealed(path)}
+        if not isinstance(first.get("resumed", []), list):
+            raise DamagedError(f"{path} is damaged (resumed is not a list).")
+    except DamagedError:  # nothing that the training needs is in it
+        kept = files.set_aside(path)
+        screen.say(
+            f"{path} is damaged; it is kept as {kept}, and replaced by one without the earlier environments of the run"
+        )
+        return now
     changed = [
         f"{name} {first.get(name)} -> {now[name]}" for name in now if name != "command" and first.get(name) != now[name]
     ]

@@ -137,6 +137,34 @@ def test_the_digest_of_a_run_does_not_depend_on_keys_that_have_no_effect() -> No
     assert resolve.run_digest(SEVEN) != resolve.run_digest(Experiment(seed=8))
 
 
+# --- the environment ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-40]),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_text(file.read_text().replace("numpy", "numpi")),
+        lambda file: file.write_text('{"resumed": 1}'),
+        lambda file: (file.unlink(), file.mkdir()),
+    ],
+    ids=["cut", "empty", "edited", "of another kind", "folder"],
+)
+def test_a_damaged_environment_does_not_stop_an_intact_run(
+    damage: Callable[[Path], object], run: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = run / "environment.json"
+    damage(file)
+    assert same(train(run, resume=True), whole)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "environment.json" in line]
+    assert line.startswith(f"{file} is damaged; it is kept as {file}.damaged, and replaced")
+    assert (run / "environment.json.damaged").exists()
+    assert seal.read_sealed(file)["verb"] == "test"
+    assert same(train(run, resume=True), whole)
+    assert "is damaged" not in capsys.readouterr().err
+
+
 # --- status.json -------------------------------------------------------------------------------------------------
 
 
