@@ -108,6 +108,12 @@ def exit_code(error: BaseException) -> int:
     return DeviceError.exit_code if ran_out_of_memory(error) else 1
 
 
+def kind_of(code: int) -> type[RapdartsError]:
+    """Return the class of the errors with an exit code, for a process that ends because of the error of another one."""
+    kinds = (InputError, BusyError, DamagedError, StorageError, DeviceError)
+    return next((kind for kind in kinds if kind.exit_code == code), RapdartsError)
+
+
 def ran_out_of_memory(error: BaseException) -> bool:
     """Return whether a GPU or the machine itself ran out of memory, which torch and Python report in different ways."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

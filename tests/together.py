@@ -162,6 +162,18 @@ def stopped_while_reading(*words: str) -> int:
     return command(*words)
 
 
+def lacks_data(*words: str) -> int:
+    """Run a command line whose data are missing."""
+    from rapdarts.errors import InputError
+    from rapdarts.loops import launch
+
+    def missing(*given: Any) -> Any:
+        raise InputError("no data here.")
+
+    launch.load_dataset = missing
+    return command(*words)
+
+
 def seed_by_rank(*words: str) -> int:
     """Run a command line with a different seed in each process."""
     return command(*words, f"seed={os.environ['RANK']}")

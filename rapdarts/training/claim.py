@@ -83,9 +83,18 @@ def reserved(verb: str, launch: Launch, name: str, config: Experiment) -> Iterat
 
     If a run with the settings `config` cannot be resumed, for example because its data are missing, status.json says so.
     """
-    if not launch.run or os.environ.get("RANK"):  # several processes open the folder together, in `open_run`
+    if (
+        not launch.run or os.environ.get("WORLD_SIZE", "1") != "1"
+    ):  # several processes claim it in `session.reserved_by_first`
         yield launch
         return
+    with reserved_alone(verb, launch, name, config) as claim:
+        yield claim
+
+
+@contextmanager
+def reserved_alone(verb: str, launch: Launch, name: str, config: Experiment) -> Iterator[Launch]:
+    """Claim the folder that a launch names for this process, as `reserved` describes."""
     with claimed(verb, launch, name) as claim, _recorded(claim, config):
         yield claim
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rapdarts.errors import DeviceError, InputError, RapdartsError, Stopped, first_line, of_all, plural
+from rapdarts.errors import DeviceError, InputError, RapdartsError, Stopped, exit_code, first_line, kind_of, of_all
 
 TIMEOUT = timedelta(seconds=20)
 """Time a process waits for the others, to connect and within a step, before it considers them lost."""
@@ -147,25 +147,22 @@ class ProcessGroup:
 
     @contextmanager
     def all_or_none(self, task: str, answers: int = 1) -> Iterator[None]:
-        """Run the body, then raise RapdartsError, naming the processes, if the `task` failed in others but not in this one.
+        """Run the body, then raise an error with the same exit code, naming the processes, if the `task` failed only in others.
 
         Raises Stopped if a signal stopped it there.
         """
         try:
             yield
-        except Stopped as stop:
-            self._all_well(task, failed=1 + stop.number)
-            raise
-        except Exception:
-            self._all_well(task, failed=1)
+        except (Exception, Stopped) as error:
+            self._all_well(task, failed=-error.number if isinstance(error, Stopped) else exit_code(error))
             raise
         for _ in range(answers):
             self._all_well(task)
 
     def _all_well(self, task: str, failed: int = 0) -> None:
-        """Raise RapdartsError if other processes failed and this one did not; wait up to PATIENCE for them.
+        """Raise an error if other processes failed and this one did not; wait up to PATIENCE for them.
 
-        `failed` is 1 after an error, and higher by the number of the signal that stopped this process, if any.
+        `failed` is the exit code of the error in this process, or minus the number of the signal that stopped it.
         """
         if self.size == 1:
             return
@@ -175,9 +172,11 @@ class ProcessGroup:
             dist.all_reduce(flags, group=self.patient)
         others = [rank for rank, flag in enumerate(flags.tolist()) if flag]
         if others and not failed:
-            if int(flags.max()) > 1:
-                raise Stopped(int(flags.max()) - 1)
-            raise of_all(RapdartsError(f"{in_words(others)} could not {task}; see the error reported there."))
+            if int(flags.min()) < 0:
+                raise Stopped(-int(flags.min()))
+            raise of_all(
+                kind_of(int(flags.max()))(f"{in_words(others)} could not {task}; see the error reported there.")
+            )
 
     @contextmanager
     def _communication(self) -> Iterator[None]:
@@ -259,8 +258,8 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     if gpu:
         if local >= torch.cuda.device_count():
             raise DeviceError(
-                f"this machine has {plural(torch.cuda.device_count(), 'GPU')}, but runs more processes of this job; start one"
-                " process per GPU, or add device=cpu."
+                f"this machine runs more processes of this job than it has GPUs ({torch.cuda.device_count()}); start one process"
+                " per GPU, or add device=cpu."
             )
         torch.cuda.set_device(local)
         # If a GPU waits for a lost process, torch ends this process after TIMEOUT plus four times this time for debug dumps.

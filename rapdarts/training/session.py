@@ -13,13 +13,33 @@ from rapdarts.config import experiment as configuration
 from rapdarts.config import resolve
 from rapdarts.errors import InputError, RapdartsError, Stopped
 from rapdarts.interruptions import handled
-from rapdarts.training.claim import Claim, claimed, is_empty
+from rapdarts.training.claim import Claim, claimed, is_empty, reserved_alone
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
 from rapdarts.training.folder import check_same_run, prepare
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
 from rapdarts.training.status import Status
 from rapdarts.version import __version__
+
+
+@contextmanager
+def reserved_by_first(
+    process_group: ProcessGroup,
+    verb: str,
+    launch: configuration.Launch,
+    name: str,
+    config: configuration.Experiment,
+) -> Iterator[configuration.Launch]:
+    """Let the first of several processes claim the folder that a launch names; if it is refused, all processes end.
+
+    A single process has claimed it before (`claim.reserved`).
+    """
+    with ExitStack() as held:
+        if process_group.size > 1 and launch.run:
+            with process_group.all_or_none("claim the run's folder"):
+                if process_group.is_main:
+                    launch = held.enter_context(reserved_alone(verb, launch, name, config))
+        yield launch
 
 
 @contextmanager
