@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 NO_MORE = ("can't allocate memory", "out of memory", "could not create a primitive")
@@ -187,3 +188,27 @@ def printable(text: str, lines: bool = False) -> str:
         return text
     kept = "\n\t" if lines else ""
     return "".join(one if one.isprintable() or one in kept else one.encode("unicode_escape").decode() for one in text)
+
+
+_printers: list[Callable[[str], None]] = []
+"""The functions that print the warnings of the commands that are running."""
+
+
+def warn(text: str) -> None:
+    """Report a warning on one line, with its control characters escaped: commands print it, and for programs it is logged."""
+    if _printers:
+        _printers[-1](f"rapdarts: {printable(text)}")
+        return
+    import logging  # Python prints warnings to stderr unless the program that uses rapdarts says otherwise
+
+    logging.getLogger("rapdarts").warning("%s", printable(text))
+
+
+@contextmanager
+def warnings_printed(say: Callable[[str], None]) -> Iterator[None]:
+    """Print warnings with a function, not through `logging`, in the block, which runs a command."""
+    _printers.append(say)
+    try:
+        yield
+    finally:
+        _printers.pop()
