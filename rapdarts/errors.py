@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 NO_MORE = ("can't allocate memory", "out of memory", "could not create a primitive")
@@ -108,6 +109,12 @@ def exit_code(error: BaseException) -> int:
     return DeviceError.exit_code if ran_out_of_memory(error) else 1
 
 
+def kind_of(code: int) -> type[RapdartsError]:
+    """Return the class of the errors with an exit code, for a process that ends because of the error of another one."""
+    kinds = (InputError, BusyError, DamagedError, StorageError, DeviceError)
+    return next((kind for kind in kinds if kind.exit_code == code), RapdartsError)
+
+
 def ran_out_of_memory(error: BaseException) -> bool:
     """Return whether a GPU or the machine itself ran out of memory, which torch and Python report in different ways."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -181,3 +188,27 @@ def printable(text: str, lines: bool = False) -> str:
         return text
     kept = "\n\t" if lines else ""
     return "".join(one if one.isprintable() or one in kept else one.encode("unicode_escape").decode() for one in text)
+
+
+_printers: list[Callable[[str], None]] = []
+"""The functions that print the warnings of the commands that are running."""
+
+
+def warn(text: str) -> None:
+    """Report a warning on one line, with its control characters escaped: commands print it, and for programs it is logged."""
+    if _printers:
+        _printers[-1](f"rapdarts: {printable(text)}")
+        return
+    import logging  # Python prints warnings to stderr unless the program that uses rapdarts says otherwise
+
+    logging.getLogger("rapdarts").warning("%s", printable(text))
+
+
+@contextmanager
+def warnings_printed(say: Callable[[str], None]) -> Iterator[None]:
+    """Print warnings with a function, not through `logging`, in the block, which runs a command."""
+    _printers.append(say)
+    try:
+        yield
+    finally:
+        _printers.pop()

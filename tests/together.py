@@ -187,6 +187,18 @@ def before_reading(rank: str, act: Callable[[], None], *words: str) -> int:
     return command(*words)
 
 
+def lacks_data(*words: str) -> int:
+    """Run a command line whose data are missing."""
+    from rapdarts.errors import InputError
+    from rapdarts.loops import launch
+
+    def missing(*given: Any) -> Any:
+        raise InputError("no data here.")
+
+    launch.load_dataset = missing
+    return command(*words)
+
+
 def seed_by_rank(*words: str) -> int:
     """Run a command line with a different seed in each process."""
     return command(*words, f"seed={os.environ['RANK']}")

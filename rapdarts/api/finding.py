@@ -44,7 +44,7 @@ def find(
     given = find_experiment("find", experiment, settings, keys, run, resume, in_memory=data is not None)
     config = given.config
     check_findable(config, given.pairs, given.launch)
-    with reserved("find", given.launch, given.called) as place:
+    with reserved("find", given.launch, given.called, config) as place:
         own, config = searched(config, space)
         from rapdarts.loops.finding import run_find
         from rapdarts.loops.in_programs import as_it_was, reader_of

@@ -62,7 +62,7 @@ def search(
             "search.strategy=random trains many genotypes and does not search for one; call rapdarts.random_baseline instead."
         )
     check_one_width(given.config)
-    with reserved("search", given.launch, given.called) as place:
+    with reserved("search", given.launch, given.called, given.config) as place:
         own, config = searched(given.config, space)
         from rapdarts.loops import launch
         from rapdarts.loops.in_programs import as_it_was, reader_of
@@ -94,7 +94,7 @@ def random_baseline(
     """
     keys = {**keys, "search.strategy": "random"}
     given = find_experiment("search", experiment, settings, keys, run, resume, in_memory=data is not None)
-    with reserved("random", given.launch, given.called) as place:
+    with reserved("random", given.launch, given.called, given.config) as place:
         own, config = searched(given.config, space)
         from rapdarts.loops import launch
         from rapdarts.loops.in_programs import as_it_was, reader_of
@@ -137,7 +137,7 @@ def rank(
     if data is not None:
         config = replace(config, data=replace(config.data, name="memory", path=""))
     name = runs[0].absolute().name
-    with reserved("rank", launch_of("rank", pairs, run, resume), name) as place:
+    with reserved("rank", launch_of("rank", pairs, run, resume), name, config) as place:
         from rapdarts.loops import launch, ranking_entries
         from rapdarts.loops.in_programs import as_it_was, reader_of
         from rapdarts.training.log import Screen
@@ -177,7 +177,7 @@ def retrain(
     )
     check_genotype_keys(given.pairs)
     config, asked = given.config, keys_given_in("skeleton", given.pairs, "retrain")
-    with reserved("retrain", given.launch, given.called) as place:
+    with reserved("retrain", given.launch, given.called, config) as place:
         found, own_space = lookup.network_to_train(found, space, asked)
         if own_space is not None and space is not None:
             config = replace(config, search=replace(config.search, space=own_space.name))

@@ -21,9 +21,11 @@ from rapdarts.errors import (
     Stopped,
     exit_code,
     first_line,
+    printable,
     ran_out_of_memory,
     shorten,
     suggestion,
+    warnings_printed,
 )
 from rapdarts.interruptions import SIGNALS, handled
 from rapdarts.version import __version__
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     # Let waiting threads sleep: on a shared machine, busy waiting was ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    with handled() as signals:
+    with handled() as signals, warnings_printed(say):
         try:
             _run(arguments)
             code = 0
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(error: BaseException, arguments: Sequence[str]) -> int:
     """Print the message for an error, if this process reports it, and return the exit code."""
     if "--debug" in arguments:
-        traceback.print_exc()
+        print(printable(traceback.format_exc(), lines=True), end="", file=sys.stderr)
     code = exit_code(error)
     if isinstance(error, Stopped):  # outside a run
         error = Preempted(f"{error}; nothing is lost. Run the same command again.")

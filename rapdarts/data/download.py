@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data import foreign
 from rapdarts.data.archives import check_size
-from rapdarts.errors import DamagedError, InputError, StorageError
+from rapdarts.errors import DamagedError, InputError, StorageError, printable
 from rapdarts.files.regular import read_bytes
 
 MOST_META_BYTES = 100_000  # names of classes
@@ -153,7 +153,7 @@ def _download(url: str, output: str, _: object) -> None:
                 for chunk in answer.iter_content(CHUNK_BYTES):
                     done += file.write(chunk)
                     if sys.stderr.isatty():
-                        progress = f"\r{name}: {done / 1e6:.1f} of {total / 1e6:.1f} MB"
+                        progress = f"\r{printable(name)}: {done / 1e6:.1f} of {total / 1e6:.1f} MB"
                         print(progress, end="", file=sys.stderr, flush=True)
             if sys.stderr.isatty():
                 print(file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import resource
@@ -48,6 +49,20 @@ def _write(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise storage_error(path, error, len(data)) from None
+
+
+def set_aside(path: Path) -> Path:
+    """Move a damaged file, or what has taken its place, to a name that is not in use, `<path>.damaged` or one with a number.
+
+    Returns the new path. Raises StorageError.
+    """
+    names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
+    kept = next(place for name in names if not os.path.lexists(place := path.with_name(name)))
+    try:
+        os.replace(path, kept)
+    except OSError as error:
+        raise storage_error(path, error, of_run=True) from None
+    return kept
 
 
 def sync_folder(folder: Path) -> None:

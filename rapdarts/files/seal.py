@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rapdarts.errors import DamagedError, InputError
+from rapdarts.errors import DamagedError, InputError, warn
 from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.regular import read_bytes
 from rapdarts.files.run_files import RunFile
@@ -237,10 +237,6 @@ def report_unsealed(path: Path) -> None:
     """Log, once for each folder, that a file has no seal, so that damage to it cannot be noticed."""
     if path.parent not in _reported:
         _reported.add(path.parent)
-        import logging  # Python prints warnings to stderr unless the program that uses rapdarts says otherwise
-
-        logging.getLogger("rapdarts").warning(
-            "%s has no %s, so damage to it cannot be noticed; an older version or another program wrote it, or it was edited",
-            path,
-            KEY,
+        warn(
+            f"{path} has no {KEY}, so damage to it cannot be noticed; an older version or another program wrote it, or it was edited"
         )

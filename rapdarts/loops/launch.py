@@ -36,7 +36,7 @@ from rapdarts.strategy.rule import check_skip_paths, derivable
 from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
 from rapdarts.training.log import Screen
-from rapdarts.training.session import open_run
+from rapdarts.training.session import open_run, reserved_by_first
 
 
 def run_search(
@@ -160,7 +160,10 @@ def run_retraining(
     by torchrun train the network together. The other arguments are those of `run_search`. Raises InputError before a run
     folder is created, and afterwards the errors of `retrain` and `open_run`.
     """
-    with joined(config.device) as process_group:
+    with (
+        joined(config.device) as process_group,
+        reserved_by_first(process_group, "retrain", launch, name, config) as place,
+    ):
         with process_group.leader_first("prepare its data and network"):
             data = data_of(config, read)
             blueprint = _to_train(config, found, space, priced, data)
@@ -170,7 +173,7 @@ def run_retraining(
             _ = blueprint.costs
             within_images(data, lambda: retraining.training_batches(config, data, process_group))
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source_of(given)}
-        with open_run("retrain", config, launch, name, inputs, screen, process_group, data.lines) as run:
+        with open_run("retrain", config, place, name, inputs, screen, process_group, data.lines) as run:
             for remark in blueprint.remarks(config.retrain):
                 run.screen.say(remark)
             with training_within_memory(config.retrain):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from rapdarts.errors import first_line, warn
 
 
 class Board:
@@ -75,7 +76,5 @@ class Board:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         if isinstance(error, Exception) and not self.broken:
             self.broken = True
-            print(
-                f"rapdarts: TensorBoard logging has stopped ({error}); metrics.jsonl is still written.", file=sys.stderr
-            )
+            warn(f"TensorBoard logging has stopped ({first_line(error)}); metrics.jsonl is still written.")
         return isinstance(error, Exception)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import itertools
 import json
 import os
 import zipfile
@@ -44,7 +43,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, s
     try:
         for place in (path, previous(path)):
             if os.path.lexists(place) and not place.is_file():
-                set_aside(place)
+                files.set_aside(place)
         if path.exists():
             os.replace(path, previous(path))
     except OSError as error:
@@ -70,7 +69,7 @@ def load_checkpoint(
             state = _read(candidate, origin, check)
             if problems:
                 # Otherwise, the next save would overwrite the intact checkpoint with the damaged one.
-                set_aside(path)
+                files.set_aside(path)
             return state, "; ".join(problems)
         except _Damage as damage:
             problems.append(f"checkpoint {candidate} is damaged ({damage})")
@@ -82,12 +81,6 @@ def load_checkpoint(
 def previous(path: Path) -> Path:
     """Return the path of the previous checkpoint."""
     return path.with_name(path.name + ".previous")
-
-
-def set_aside(path: Path) -> None:
-    """Move a damaged checkpoint, or what has taken its place, to a name that is not in use, `<path>.damaged` or one with a number."""
-    names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
-    os.replace(path, next(place for name in names if not os.path.lexists(place := path.with_name(name))))
 
 
 def origin_of(path: Path) -> dict[str, str]:
@@ -108,6 +101,22 @@ def origin_of(path: Path) -> dict[str, str]:
     if problem:
         raise DamagedError(f"{problem}; restore it, or remove it.")
     return {}
+
+
+def check_origin(path: Path, origin: Mapping[str, str]) -> None:
+    """Raise DamagedError if the newest checkpoint at `path` whose header is intact has a different origin; damage is not reported."""
+    for candidate in (path, previous(path)):
+        with suppress(OSError, _Damage):
+            with _open(candidate) as file:
+                header = _header(file)
+            _compare(candidate, header["origin"], origin)
+            return
+
+
+def _compare(path: Path, found: Mapping[str, Any], origin: Mapping[str, str]) -> None:
+    for name, value in origin.items():
+        if found.get(name, value if name in LATER else None) != value:
+            raise DamagedError(f"checkpoint {path} belongs to a different {name}; resume with the original one.")
 
 
 def elapsed_of(path: Path) -> float:
@@ -164,9 +173,7 @@ def _read(path: Path, origin: Mapping[str, str], check: Check) -> dict[str, Any]
         payload = file.read()
     if hashlib.sha256(payload).hexdigest() != header["payload"]:
         raise _Damage("its content does not match its hash")
-    for name, value in origin.items():
-        if header["origin"].get(name, value if name in LATER else None) != value:
-            raise DamagedError(f"checkpoint {path} belongs to a different {name}; resume with the original one.")
+    _compare(path, header["origin"], origin)
     try:
         state = _unpacked(payload)
         check(state)

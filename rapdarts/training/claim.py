@@ -6,17 +6,23 @@ import fcntl
 import os
 import shutil
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rapdarts.config.experiment import Launch
-from rapdarts.errors import BusyError, InputError
+from rapdarts.config import resolve
+from rapdarts.config.experiment import Experiment, Launch
+from rapdarts.config.given import as_begun
+from rapdarts.config.key_values import differences
+from rapdarts.errors import BusyError, InputError, RapdartsError
 from rapdarts.files import atomic as files
 from rapdarts.files.regular import NotRegular, opened
 from rapdarts.files.run_files import CHECKPOINT_HEAD, RunFile, begun, verb_of
 from rapdarts.files.seal import IN_YAML
+from rapdarts.training.status import Status
 
 RECORDS = frozenset(
     (
@@ -31,10 +37,18 @@ RECORDS = frozenset(
 )
 """Names in the folder of a run that has computed nothing yet."""
 
+UNDECIDED = ("skeleton.", "search.space", "rank.epochs")
+"""Beginnings of the settings that are completed only when the data of a run and its network are known."""
+
+PATIENCE = 0.2
+"""Time, in seconds, for which a lock that is held is tried again."""
+
 
 @dataclass(frozen=True)
 class Claim(Launch):
-    """A launch whose folder, `run`, exists and is locked by this process."""
+    """A launch whose folder, `run`, exists and is locked by this process; `opened` is set when the run in it is opened."""
+
+    opened: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
 
 @contextmanager
@@ -56,7 +70,7 @@ def claimed(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
             check_free(folder)  # again, because another process may have used the folder before it was locked
         yield Claim(str(folder), launch.resume)
     except BaseException as error:
-        if above is not None and (isinstance(error, InputError) or _is_empty(folder)):
+        if above is not None and (isinstance(error, InputError) or is_empty(folder)):
             _discard(folder, above)
         raise
     finally:
@@ -64,13 +78,51 @@ def claimed(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
 
 
 @contextmanager
-def reserved(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
-    """Claim the folder that a launch names; no other process can use a folder that is still to be named. Raises the errors of `claimed`."""
-    if not launch.run or os.environ.get("RANK"):  # several processes open the folder together, in `open_run`
+def reserved(verb: str, launch: Launch, name: str, config: Experiment) -> Iterator[Launch]:
+    """Claim the folder that a launch names; no other process can use a folder that is still to be named. Raises the errors of `claimed`.
+
+    If a run with the settings `config` cannot be resumed, for example because its data are missing, status.json says so.
+    """
+    if (
+        not launch.run or os.environ.get("WORLD_SIZE", "1") != "1"
+    ):  # several processes claim it in `session.reserved_by_first`
         yield launch
         return
-    with claimed(verb, launch, name) as claim:
+    with reserved_alone(verb, launch, name, config) as claim:
         yield claim
+
+
+@contextmanager
+def reserved_alone(verb: str, launch: Launch, name: str, config: Experiment) -> Iterator[Launch]:
+    """Claim the folder that a launch names for this process, as `reserved` describes."""
+    with claimed(verb, launch, name) as claim, _recorded(claim, config):
+        yield claim
+
+
+@contextmanager
+def _recorded(launch: Launch, config: Experiment) -> Iterator[None]:
+    """Record an error in status.json if it ends the block before the run to resume is opened."""
+    try:
+        yield
+    except BaseException as error:
+        folder, opened = Path(launch.run), isinstance(launch, Claim) and launch.opened.is_set()
+        if launch.resume and not opened and not is_empty(folder) and _has_settings(folder, config):
+            with suppress(RapdartsError):  # the disk is full; the first error is the one to report
+                Status(folder, begun=True).end(error)
+        raise
+
+
+def _has_settings(folder: Path, config: Experiment) -> bool:
+    """Return whether the run in a folder has these settings, as far as they are known before its data are read."""
+    if not begun(folder):
+        return True  # it has nothing to lose
+    try:
+        changed = differences(resolve.experiment_of_run(folder), as_begun(config, folder))
+    except (RapdartsError, AttributeError):  # damaged, or without a resource that the user defines
+        return False
+    of_like = ("search.",) if config.search.random.like else ()  # a baseline takes them from the search that it names
+    names = (line.partition(":")[0] for line in changed)
+    return all(name in resolve.HARMLESS or name.startswith((*UNDECIDED, *of_like)) for name in names)
 
 
 def check_free(folder: Path) -> None:
@@ -87,13 +139,13 @@ def _check_usable(folder: Path, resume: bool) -> None:
     if not resume and begun(folder):
         _check_unused(folder)
         check_free(folder)
-    if not (_is_empty(folder) or _is_of_run(folder) or (resume and begun(folder))):
+    if not (is_empty(folder) or _is_of_run(folder) or (resume and begun(folder))):
         raise InputError(
             f"{folder} is not empty and not the folder of a run, so nothing is written there; choose a new folder with run=PATH."
         )
 
 
-def _is_empty(folder: Path) -> bool:
+def is_empty(folder: Path) -> bool:
     """Return whether a folder has no entries but those of a run that was stopped before it wrote its configuration, or TensorBoard's."""
     try:
         names = os.listdir(folder)
@@ -133,24 +185,41 @@ def _in_use(folder: Path) -> BusyError:
 
 
 def _lock(folder: Path) -> int:
-    """Return the descriptor of the folder's lock. Raises BusyError if another process holds it, and StorageError."""
-    path = folder / RunFile.LOCK
-    try:
-        # O_NOFOLLOW: a link planted at this path is rejected, not followed. O_NONBLOCK: a FIFO does not wait.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    except OSError as error:
-        raise files.storage_error(path, error, of_run=True) from None
+    """Return the descriptor of the folder's lock. Raises BusyError if another process holds it, InputError and StorageError.
+
+    Waits for a moment before it gives up, because another process may only look whether the folder is in use.
+    """
+    path, deadline = folder / RunFile.LOCK, time.monotonic() + PATIENCE
+    while True:
+        try:
+            # O_NOFOLLOW: a link planted at this path is rejected, not followed. O_NONBLOCK: a FIFO does not wait.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+            if _taken(descriptor, path):
+                return descriptor
+        except FileNotFoundError:  # the owner before has removed the folder
+            raise _in_use(folder) from None
+        except OSError as error:
+            raise files.storage_error(path, error, of_run=True) from None
+        if time.monotonic() > deadline:
+            raise _in_use(folder)
+        time.sleep(PATIENCE / 10)
+
+
+def _taken(descriptor: int, path: Path) -> bool:
+    """Lock an open file, and return whether this process now owns the folder; otherwise, and after an error, close the file."""
+    is_owner = False
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InputError(f"{path} is not a regular file; remove it, or choose another folder with run=PATH.")
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.stat(path)  # the owner before may have removed the folder
-    except BaseException as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError | FileNotFoundError):
-            raise _in_use(folder) from None
-        raise
-    return descriptor
+        # The owner before may have removed the folder after the file was opened, and another process may have created it again.
+        is_owner = os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    finally:
+        if not is_owner:
+            os.close(descriptor)
+    return is_owner
 
 
 def _make_folder(launch: Launch, name: str) -> tuple[Path, Path | None]:

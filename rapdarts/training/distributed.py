@@ -21,7 +21,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rapdarts.errors import DeviceError, InputError, RapdartsError, Stopped, first_line, of_all, plural
+from rapdarts.errors import (
+    DeviceError,
+    InputError,
+    RapdartsError,
+    Stopped,
+    exit_code,
+    first_line,
+    kind_of,
+    of_all,
+)
 from rapdarts.training.pulse import Pulse
 
 TIMEOUT = timedelta(seconds=20)
@@ -150,25 +159,22 @@ class ProcessGroup:
 
     @contextmanager
     def all_or_none(self, task: str, answers: int = 1) -> Iterator[None]:
-        """Run the body, then raise RapdartsError, naming the processes, if the `task` failed in others but not in this one.
+        """Run the body, then raise an error with the same exit code, naming the processes, if the `task` failed only in others.
 
         Raises Stopped if a signal stopped it there.
         """
         try:
             yield
-        except Stopped as stop:
-            self._all_well(task, failed=1 + stop.number)
-            raise
-        except Exception:
-            self._all_well(task, failed=1)
+        except (Exception, Stopped) as error:
+            self._all_well(task, failed=-error.number if isinstance(error, Stopped) else exit_code(error))
             raise
         for _ in range(answers):
             self._all_well(task)
 
     def _all_well(self, task: str, failed: int = 0) -> None:
-        """Raise RapdartsError if other processes failed and this one did not; wait for them as long as they live, up to PATIENCE.
+        """Raise an error if other processes failed and this one did not; wait for them as long as they live, up to PATIENCE.
 
-        `failed` is 1 after an error, and higher by the number of the signal that stopped this process, if any.
+        `failed` is the exit code of the error in this process, or minus the number of the signal that stopped it.
         """
         if self.size == 1:
             return
@@ -178,9 +184,11 @@ class ProcessGroup:
             self._wait_for(dist.all_reduce(flags, group=self.patient, async_op=True))
         others = [rank for rank, flag in enumerate(flags.tolist()) if flag]
         if others and not failed:
-            if int(flags.max()) > 1:
-                raise Stopped(int(flags.max()) - 1)
-            raise of_all(RapdartsError(f"{in_words(others)} could not {task}; see the error reported there."))
+            if int(flags.min()) < 0:
+                raise Stopped(-int(flags.min()))
+            raise of_all(
+                kind_of(int(flags.max()))(f"{in_words(others)} could not {task}; see the error reported there.")
+            )
 
     def _wait_for(self, answers: Any) -> None:
         """Wait until all processes have answered. Raises DeviceError if one of them shows no sign of life any more."""
@@ -272,8 +280,8 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     if gpu:
         if local >= torch.cuda.device_count():
             raise DeviceError(
-                f"this machine has {plural(torch.cuda.device_count(), 'GPU')}, but runs more processes of this job; start one"
-                " process per GPU, or add device=cpu."
+                f"this machine runs more processes of this job than it has GPUs ({torch.cuda.device_count()}); start one process"
+                " per GPU, or add device=cpu."
             )
         torch.cuda.set_device(local)
         # If a GPU waits for a lost process, torch ends this process after TIMEOUT plus four times this time for debug dumps.

@@ -43,19 +43,17 @@ def prepare(
     config: configuration.Experiment,
     launch: configuration.Launch,
     name: str,
-    origin: Mapping[str, str],
+    origin: dict[str, str],
     processes: int,
     screen: Screen,
     about: Sequence[str],
 ) -> Begin:
-    """Check a folder whose lock is held, read the state to resume from, and write the configuration and the environment.
+    """Read the state to resume from in a folder whose lock is held, and write the configuration and the environment.
 
-    A checkpoint must have the given `origin` and the same configuration. Raises InputError, StorageError or DamagedError, each
-    before anything in the folder is changed.
+    `origin` is that of `check_same_run`. Raises StorageError or DamagedError.
     """
     folder = Path(launch.run)
     config = _checked(folder, config)
-    origin = {**origin, CONFIGURATION: resolve.run_digest(config)}
     resumed = _load(folder, origin, screen) if launch.resume else None
     environment = _environment_of(folder, verb, config.device, processes, screen)
     files.remove_leftovers(folder)
@@ -69,6 +67,20 @@ def prepare(
     return Begin(str(folder), origin, resumed)
 
 
+def check_same_run(
+    launch: configuration.Launch, config: configuration.Experiment, origin: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the origin of the checkpoints of a run: the given facts, and the digest of its configuration.
+
+    Raises InputError or DamagedError if the folder holds a run with another configuration or origin. Nothing is wrong with that run.
+    """
+    folder = Path(launch.run)
+    origin = {**origin, CONFIGURATION: resolve.run_digest(_checked(folder, config))}
+    if launch.resume:
+        checkpoint.check_origin(folder / RunFile.CHECKPOINT, origin)
+    return origin
+
+
 def _checked(folder: Path, config: configuration.Experiment) -> configuration.Experiment:
     """Return the configuration to save. Raises InputError if the run in the folder has a different one."""
     if not begun(folder):
@@ -76,7 +88,7 @@ def _checked(folder: Path, config: configuration.Experiment) -> configuration.Ex
     if not os.path.isfile(folder / RunFile.CONFIG):
         if CONFIGURATION not in checkpoint.origin_of(folder / RunFile.CHECKPOINT):
             raise DamagedError(
-                f"{folder} has no config.yaml, and no checkpoint that tells the settings of its run; start a new run in another"
+                f"{folder} has no config.yaml, and no checkpoint that records the settings; start a new run in another"
                 " folder with run=PATH."
             )
         return config  # the checkpoint is compared with it
@@ -111,9 +123,16 @@ def _environment_of(folder: Path, verb: str, device: str, processes: int, screen
     now, path = _environment(verb, device, processes), folder / RunFile.ENVIRONMENT
     if not os.path.lexists(path):
         return now
-    first = {"processes": 1, **seal.read_sealed(path)}
-    if not isinstance(first.get("resumed", []), list):
-        raise DamagedError(f"{path} is damaged (resumed is not a list); remove it to continue without it.")
+    try:
+        first = {"processes": 1, **seal.read_sealed(path)}
+        if not isinstance(first.get("resumed", []), list):
+            raise DamagedError(f"{path} is damaged (resumed is not a list).")
+    except DamagedError:  # nothing that the training needs is in it
+        kept = files.set_aside(path)
+        screen.say(
+            f"{path} is damaged; it is kept as {kept}, and replaced by one without the earlier environments of the run"
+        )
+        return now
     changed = [
         f"{name} {first.get(name)} -> {now[name]}" for name in now if name != "command" and first.get(name) != now[name]
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,16 +11,35 @@ import torch
 
 from rapdarts.config import experiment as configuration
 from rapdarts.config import resolve
-from rapdarts.errors import InputError, Preempted, RapdartsError, Stopped, exit_code
-from rapdarts.files.run_files import RunFile
+from rapdarts.errors import InputError, RapdartsError, Stopped
 from rapdarts.interruptions import handled
-from rapdarts.training.claim import claimed
+from rapdarts.training.claim import Claim, claimed, is_empty, reserved_alone
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
-from rapdarts.training.folder import prepare
+from rapdarts.training.folder import check_same_run, prepare
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
-from rapdarts.training.status import write_status
+from rapdarts.training.status import Status
 from rapdarts.version import __version__
+
+
+@contextmanager
+def reserved_by_first(
+    process_group: ProcessGroup,
+    verb: str,
+    launch: configuration.Launch,
+    name: str,
+    config: configuration.Experiment,
+) -> Iterator[configuration.Launch]:
+    """Let the first of several processes claim the folder that a launch names; if it is refused, all processes end.
+
+    A single process has claimed it before (`claim.reserved`).
+    """
+    with ExitStack() as held:
+        if process_group.size > 1 and launch.run:
+            with process_group.all_or_none("claim the run's folder"):
+                if process_group.is_main:
+                    launch = held.enter_context(reserved_alone(verb, launch, name, config))
+        yield launch
 
 
 @contextmanager
@@ -41,7 +59,8 @@ def open_run(
 
     `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); resuming with different
     fingerprints is rejected. Only the first of several processes opens the folder; all processes start from the state
-    that it reads. Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder is changed.
+    that it reads. Raises InputError, BusyError or DamagedError, each before anything in the folder is changed, if the run in it is
+    another one or in use. Afterwards, status.json records every error, also those of this function.
     """
     origin = {"command": verb, **inputs}
     facts = [resolve.config_digest(config), origin, __version__, torch.__version__]
@@ -49,18 +68,23 @@ def open_run(
     screen = (screen or Screen()) if process_group.is_main else Screen(silent=True)
     begin: dict[str, Any] = {}
     with ExitStack() as resources:
+        signals = resources.enter_context(handled())
         with process_group.all_or_none("open the run's folder"):
             if process_group.is_main:
                 claim = resources.enter_context(claimed(verb, launch, name))
+                if isinstance(claim, Claim):
+                    claim.opened.set()
+                origin = check_same_run(claim, config, origin)
+                status = resources.enter_context(_status(claim, screen))
                 begin = vars(prepare(verb, config, claim, name, origin, process_group.size, screen, about))
+                status.begin()
         begin = process_group.broadcast(begin)
-        signals = resources.enter_context(handled())
         signals.in_job = process_group.size > 1  # its processes can only stop together
         signals.notice = lambda: screen.say_at_once("saving after this step; press again to stop without saving")
         folder, origin = Path(begin["folder"]), begin["origin"]
         run = Run(folder, config.seed, config.save_seconds, origin, screen, begin["resumed"], process_group, signals)
-        if process_group.is_main:
-            resources.enter_context(_status(run))
+        resources.callback(run.log_file.close)
+        resources.callback(screen.stop)
         with _stopping(run):
             yield run
             run.check_saved()
@@ -80,23 +104,21 @@ def _stopping(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _status(run: Run) -> Iterator[None]:
-    """Keep status.json up to date, so that a launcher that loses exit codes can still tell how the run ended."""
-    path = run.folder / RunFile.STATUS
-    status: dict[str, Any] = {"state": "running", "pid": os.getpid()}
-    write_status(path, status)
+def _status(claim: configuration.Launch, screen: Screen) -> Iterator[Status]:
+    """Keep status.json up to date, so that a launcher that loses exit codes can still tell how the run ended.
+
+    A run to resume counts as running from here on, and a new one when the block says so.
+    """
+    status, error = Status(claim.run), None
+    if claim.resume and not is_empty(Path(claim.run)):
+        status.begin()
     try:
-        yield
-        status = {"state": "done", "exit_code": 0}
-    except BaseException as error:
-        code, ours = exit_code(error), isinstance(error, RapdartsError | Stopped)
-        state = "preempted" if code == Preempted.exit_code else "failed"
-        status = {"state": state, "exit_code": code, "why": str(error) if ours else repr(error)}
+        yield status
+    except BaseException as caught:
+        error = caught
         raise
     finally:
-        run.screen.stop()
-        run.log_file.close()
         try:
-            write_status(path, status)
-        except RapdartsError as error:
-            run.screen.say(str(error))
+            status.end(error)
+        except RapdartsError as failure:
+            screen.say(str(failure))

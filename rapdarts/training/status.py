@@ -9,12 +9,37 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rapdarts.errors import StorageError
+from rapdarts.errors import Preempted, RapdartsError, Stopped, StorageError, exit_code
 from rapdarts.files import atomic
+from rapdarts.files.run_files import RunFile
 from rapdarts.interruptions import completing
 
 RESERVED = 1024
 """Size of the file in bytes. It is padded when the run begins, so that its blocks can be used when no others are free."""
+
+
+class Status:
+    """status.json of a run in a folder that this process has locked; nothing is written before the run has `begun`."""
+
+    def __init__(self, folder: str | Path, begun: bool = False) -> None:
+        self.path, self.begun = Path(folder) / RunFile.STATUS, begun
+
+    def begin(self) -> None:
+        """Record that the run is running. Raises StorageError."""
+        if not self.begun:
+            write_status(self.path, {"state": "running", "pid": os.getpid()})
+            self.begun = True
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Record how the run ended, with an error or without. Raises StorageError."""
+        if not self.begun:
+            return
+        status: dict[str, Any] = {"state": "done", "exit_code": 0}
+        if error is not None:
+            code, ours = exit_code(error), isinstance(error, RapdartsError | Stopped)
+            state = "preempted" if code == Preempted.exit_code else "failed"
+            status = {"state": state, "exit_code": code, "why": str(error) if ours else repr(error)}
+        write_status(self.path, status)
 
 
 def write_status(path: Path, status: Mapping[str, Any]) -> None:

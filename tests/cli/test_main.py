@@ -37,10 +37,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Return the output of a command that must succeed with an empty stderr."""
+    """Return the output of a command that must succeed without a remark, except on files that were edited."""
     code = main(arguments)
     out, err = capsys.readouterr()
-    assert (code, err) == (0, "")
+    assert (code, [line for line in err.splitlines() if "has no sha256" not in line]) == (0, [])
     return out
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -82,9 +83,9 @@ def test_a_new_folder_is_removed_after_an_error_before_the_run_began(tmp_path: P
 
 
 def test_a_claim_is_held_by_the_run_that_it_is_for(tmp_path: Path) -> None:
-    with reserved("test", Launch(), "test") as launch:
+    with reserved("test", Launch(), "test", Experiment()) as launch:
         assert launch == Launch()  # a folder without a name cannot be in use
-    with reserved("test", Launch(run=str(tmp_path)), "test") as held:
+    with reserved("test", Launch(run=str(tmp_path)), "test", Experiment()) as held:
         assert isinstance(held, Claim)
         with open_run("test", Experiment(), held, "test", {}) as run:
             assert run.folder == tmp_path
@@ -162,3 +163,58 @@ def test_a_refused_owner_does_not_remove_the_folder_of_the_first(
         with pytest.raises(BusyError), claimed("test", launch, "test"):
             pass
         assert (tmp_path / "run" / "lock").exists()
+
+
+def lock_of(folder: Path, how: int = fcntl.LOCK_EX) -> int:
+    """Return the descriptor of a lock that is held as by another process."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    return descriptor
+
+
+@pytest.mark.parametrize("owned", [True, False], ids=["owned", "free"])
+def test_the_lock_of_a_folder_that_was_removed_and_created_again_is_not_the_lock(
+    owned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the file and locking it, the first owner removes its folder, and a third process creates it again."""
+    folder, flock, others = tmp_path / "run", fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        if not others:
+            shutil.rmtree(folder)
+            folder.mkdir()
+            others.append(os.open(folder / "lock", os.O_RDWR | os.O_CREAT))
+            if owned:
+                flock(others[0], fcntl.LOCK_EX)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    try:
+        if owned:
+            with pytest.raises(BusyError), claimed("test", Launch(run=str(folder)), "test"):
+                raise AssertionError("two processes own the folder")
+        else:
+            with claimed("test", Launch(run=str(folder)), "test"), pytest.raises(BlockingIOError):
+                flock(others[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert (folder / "lock").exists()
+    finally:
+        os.close(others[0])
+
+
+def test_a_process_that_only_looks_whether_a_folder_is_in_use_does_not_stop_its_owner(tmp_path: Path) -> None:
+    shutil.copytree(SEARCH, tmp_path / "run")
+    looking = lock_of(tmp_path / "run", fcntl.LOCK_SH)
+    threading.Timer(0.05, os.close, [looking]).start()
+    with claimed("test", Launch(run=str(tmp_path / "run"), resume=True), "test") as claim:
+        assert isinstance(claim, Claim)
+
+
+def test_an_owner_is_waited_for_only_for_a_moment(tmp_path: Path) -> None:
+    own, before = lock_of(tmp_path), len(os.listdir("/proc/self/fd"))
+    began = time.monotonic()
+    with pytest.raises(BusyError, match="is in use by another process"):
+        with claimed("test", Launch(run=str(tmp_path)), "test"):
+            raise AssertionError("two processes own the folder")
+    assert time.monotonic() - began < 2
+    assert len(os.listdir("/proc/self/fd")) == before  # every attempt closes its file
+    os.close(own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,15 +13,19 @@ from typing import Any
 import pytest
 import torch
 
+from rapdarts.cli.main import main
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.key_values import keys, save_yaml
-from rapdarts.errors import DamagedError, InputError, Preempted
+from rapdarts.errors import DamagedError, DeviceError, InputError, Preempted, Stopped, exit_code
 from rapdarts.files import seal
 from rapdarts.training import checkpoint
+from rapdarts.training.claim import reserved
+from rapdarts.training.guard import Guard
 from rapdarts.training.session import open_run
 
 SEVEN = Experiment(seed=7, save_seconds=0)
+STOPPED_SEARCH = Path(__file__).parents[1] / "whole" / "runs_0_1_0" / "stopped_search"
 
 
 class Numbers:
@@ -38,13 +43,15 @@ def train(folder: Path, config: Experiment = SEVEN, resume: bool = False, steps:
     with open_run("test", config, Launch(run=str(folder), resume=resume), "test", {"data": "x"}) as run:
         torch.manual_seed(0)
         layer = torch.nn.Linear(3, 2)
-        sgd = torch.optim.SGD(layer.named_parameters(), 0.1, momentum=0.9)
-        for _ in run.epochs("training", 2, 5, {"layer": layer, "sgd": sgd}):
+        sgd = torch.optim.SGD([("weight", layer.weight)], 0.1, momentum=0.9)
+        adam = torch.optim.Adam([("bias", layer.bias)], 0.1, (0.5, 0.999))
+        objects = {"layer": layer, "sgd": sgd, "adam": adam, "guard": Guard(layer, ("weights", "biases"))}
+        for _ in run.epochs("training", 2, 5, objects):
             for _ in run.batches(Numbers()):
                 loss = layer(torch.randn(4, 3)).square().mean()
-                sgd.zero_grad()
+                layer.zero_grad()
                 loss.backward()
-                sgd.step()
+                sgd.step(), adam.step()
                 run.meter.add("loss", loss, 1)
                 done += 1
                 if done == steps:
@@ -130,6 +137,116 @@ def test_the_digest_of_a_run_does_not_depend_on_keys_that_have_no_effect() -> No
     assert resolve.run_digest(SEVEN) != resolve.run_digest(Experiment(seed=8))
 
 
+# --- the environment ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-40]),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_text(file.read_text().replace("numpy", "numpi")),
+        lambda file: file.write_text('{"resumed": 1}'),
+        lambda file: (file.unlink(), file.mkdir()),
+    ],
+    ids=["cut", "empty", "edited", "of another kind", "folder"],
+)
+def test_a_damaged_environment_does_not_stop_an_intact_run(
+    damage: Callable[[Path], object], run: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = run / "environment.json"
+    damage(file)
+    assert same(train(run, resume=True), whole)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "environment.json" in line]
+    assert line.startswith(f"{file} is damaged; it is kept as {file}.damaged, and replaced")
+    assert (run / "environment.json.damaged").exists()
+    assert seal.read_sealed(file)["verb"] == "test"
+    assert same(train(run, resume=True), whole)
+    assert "is damaged" not in capsys.readouterr().err
+
+
+# --- status.json -------------------------------------------------------------------------------------------------
+
+
+def status(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / "status.json").read_text()))
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def snapshot(run: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(run)): file.read_bytes() for file in run.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("before", ["preempted", "running"], ids=["stopped", "killed"])
+def test_a_run_that_cannot_be_resumed_says_so_in_its_status(before: str, run: Path) -> None:
+    (run / "status.json").write_text(json.dumps({"state": before, "exit_code": 75}))
+    for name in ("checkpoint", "checkpoint.previous"):
+        cut(run / name)
+    with pytest.raises(DamagedError) as caught:
+        train(run, resume=True)
+    assert status(run) == {"state": "failed", "exit_code": 4, "why": str(caught.value)}
+
+
+@pytest.mark.parametrize("error", [InputError("no data."), DeviceError("no GPU."), Stopped(15), MemoryError()])
+def test_an_error_before_the_run_is_opened_is_recorded(error: BaseException, run: Path) -> None:
+    launch = Launch(run=str(run), resume=True)
+    with pytest.raises(type(error)), reserved("test", launch, "test", SEVEN):
+        raise error
+    found = status(run)
+    assert found["exit_code"] == exit_code(error) and found["why"]
+    assert found["state"] == ("preempted" if isinstance(error, Stopped) else "failed")
+
+
+def test_a_run_whose_device_is_missing_says_so_in_its_status(tmp_path: Path) -> None:
+    shutil.copytree(STOPPED_SEARCH, tmp_path / "run")
+    before, words = snapshot(tmp_path / "run"), [f"run={tmp_path / 'run'}", "resume=true", "device=cuda:99"]
+    assert main(["search", "digits", "seed=99", *words]) == 7  # another run's settings: nothing is known about this one
+    assert {**snapshot(tmp_path / "run"), "lock": b""} == {**before, "lock": b""}
+    assert main(["search", *words]) == 7
+    assert status(tmp_path / "run")["state"] == "failed" and status(tmp_path / "run")["exit_code"] == 7
+
+
+def other_data(run: Path) -> None:
+    with open_run("test", SEVEN, Launch(run=str(run), resume=True), "test", {"data": "y"}):
+        pass
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda run: train(run, Experiment(seed=8), resume=True),
+        lambda run: train(run, Experiment(seed=8, device="cuda"), resume=True),
+        lambda run: train(run),
+        other_data,
+    ],
+    ids=["other settings", "other settings and device", "no resume", "other data"],
+)
+@pytest.mark.parametrize("early", [False, True], ids=["", "claimed before"])
+def test_a_refused_start_leaves_the_folder_as_it_was(
+    early: bool, refused: Callable[[Path], object], run: Path, whole: dict[str, Any]
+) -> None:
+    before = snapshot(run)
+    with pytest.raises((InputError, DamagedError)):
+        refused(run)
+    assert snapshot(run) == before
+    if early:
+        with pytest.raises((InputError, DamagedError)):
+            with reserved("test", Launch(run=str(run), resume=True), "test", Experiment(seed=8)) as claim:
+                with open_run("test", Experiment(seed=8), claim, "test", {"data": "x"}):
+                    pass
+        assert snapshot(run) == before
+    assert same(train(run, resume=True), whole)
+
+
+def test_a_new_run_that_fails_before_it_begins_leaves_no_status(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError), reserved("test", Launch(run=str(tmp_path / "new"), resume=True), "test", SEVEN):
+        raise DeviceError("no GPU.")
+    assert not (tmp_path / "new").exists()
+
+
 # --- the configuration -------------------------------------------------------------------------------------------
 
 
@@ -164,8 +281,20 @@ def deep() -> Any:
     return tree
 
 
-def momentum(state: dict[str, Any]) -> None:
-    state["objects"]["sgd"]["state"][0]["momentum_buffer"] = torch.zeros(7)
+def line(**facts: Any) -> str:
+    return json.dumps({"stage": 0, "epoch": 0, "loss": 1.0, "skipped": 0, "seconds": 1.0} | facts)
+
+
+def in_sgd(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state["objects"]["sgd"]["state"][0].update({name: value})
+
+
+def in_adam(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state["objects"]["adam"]["state"][0].update({name: value})
+
+
+def in_guard(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state["objects"]["guard"].update({name: value})
 
 
 def nothing_but_a_stage(state: dict[str, Any]) -> None:
@@ -175,7 +304,16 @@ def nothing_but_a_stage(state: dict[str, Any]) -> None:
 
 STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "nothing but a stage": nothing_but_a_stage,
-    "momentum of another shape": momentum,
+    "momentum of another shape": in_sgd("momentum_buffer", torch.zeros(7)),
+    "momentum without a shape": in_sgd("momentum_buffer", torch.tensor(7.0)),
+    "momentum is a text": in_sgd("momentum_buffer", "x"),
+    "momentum of Adam": in_sgd("exp_avg", torch.zeros(2, 3)),
+    "no momentum of Adam": lambda state: state["objects"]["adam"]["state"][0].pop("exp_avg"),
+    "steps of another shape": in_adam("step", torch.zeros(2)),
+    "a guard without a shape": in_guard("skipped", torch.tensor(7)),
+    "a guard of another shape": in_guard("in_a_row", torch.zeros(1, dtype=torch.int64)),
+    "a guard of another dtype": in_guard("causes", torch.zeros(2, 4, dtype=torch.int64)),
+    "a guard of another type": in_guard("skipped", [0, 0]),
     **{
         f"{name}={value!r}": lambda state, name=name, value=value: state.update({name: value})  # type: ignore[misc]
         for name, values in {
@@ -186,7 +324,11 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
             "elapsed": (float("inf"), []),
             "finished": (None, [1], {}),
             "meter": (None, {}, {"sums": {"a": 1}, "counts": {"a": 1}}, {"sums": {}, "counts": {"a": 1}}),
-            "records": (None, ["{"], [1], ['{"seconds": "x"}'], ['{"seconds": 1}\n']),
+            "records": (
+                *(None, [], ["{"], [1], ['{"seconds": "x"}'], ['{"seconds": 1}\n'], ['{"seconds": 1.0}'] * 4),
+                *([line(), line(epoch=1)], [line(), line()], [line(epoch=1)], [line(stage=1)], [line(stage=-1)]),
+                *([line(epoch=0.0)], [line(loss="1")], [line(loss=True)], [line(loss=None)], [line(seconds=-1.0)]),
+            ),
             "files": ([], {"a": 1}),
             "objects": (None, {}, {"layer": 1}, {"layer": {}, "sgd": {}}),
         }.items()
@@ -200,19 +342,92 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", STATES)
-def test_a_state_that_cannot_be_used_is_refused_in_one_sentence(name: str, run: Path) -> None:
+def forge(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the state in both checkpoints of a run, and write a matching hash."""
     file = run / "checkpoint"
     found = checkpoint.load_checkpoint(file, {})
     assert found is not None
-    state = found[0]
-    STATES[name](state)
+    change(found[0])
     origin = checkpoint.origin_of(file)
     for _ in range(2):  # the previous one, too
-        checkpoint.save_checkpoint(file, state, origin)
+        checkpoint.save_checkpoint(file, found[0], origin)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_that_cannot_be_used_is_refused_in_one_sentence(name: str, run: Path) -> None:
+    forge(run, STATES[name])
     with pytest.raises(DamagedError) as caught:
         train(run, resume=True)
     assert str(caught.value).startswith(("checkpoint ", "the checkpoint in ")) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 7.0},
+        {"momentum": 0.1},
+        {"betas": (0.1, 0.1)},
+        {"weight_decay": 3.0},
+        {"nesterov": True},
+        {"maximize": True},
+    ]
+    + [{name: "x"} for name in ("lr", "momentum", "betas", "foreach", "params")],
+    ids=str,
+)
+def test_settings_of_optimisers_do_not_come_from_a_checkpoint(
+    change: dict[str, Any], run: Path, whole: dict[str, Any]
+) -> None:
+    def edit(state: dict[str, Any]) -> None:
+        for name in ("sgd", "adam"):
+            state["objects"][name]["param_groups"][0].update(change)
+
+    forge(run, edit)
+    assert same(train(run, resume=True), whole)
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the paths of all values in nested lists and mappings, also those of the lists and mappings themselves."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, value in items:
+        yield (*path, name)
+        yield from leaves(value, (*path, name))
+
+
+JUNK = [None, True, -1, 3, 10**25, 0.5, float("nan"), "x", [], {}, {"x": 1}, torch.tensor(7), torch.zeros(2, 2)]
+
+
+def test_a_mutated_state_with_a_matching_hash_is_refused_in_one_sentence_or_resumed(
+    stopped: Path, tmp_path: Path
+) -> None:
+    """Every value is replaced by junk, and removed."""
+    found = checkpoint.load_checkpoint(stopped / "checkpoint", {})
+    assert found is not None
+    refused, resumed, failures = 0, 0, []
+    for number, path in enumerate(leaves(found[0])):
+        for junk in [*random.Random(number).sample(JUNK, 1), "removed"]:
+
+            def mutate(state: dict[str, Any], path: tuple[Any, ...] = path, junk: Any = junk) -> None:
+                place: Any = state
+                for name in path[:-1]:
+                    place = place[name]
+                place[path[-1]] = junk
+                if junk == "removed":
+                    del place[path[-1]]
+
+            shutil.copytree(stopped, tmp_path / "run")
+            forge(tmp_path / "run", mutate)
+            try:
+                train(tmp_path / "run", resume=True)
+                resumed += 1
+            except DamagedError as error:
+                refused += 1
+                if not str(error).startswith(("checkpoint ", "the checkpoint in ")) or "\n" in str(error):
+                    failures.append(f"{path} = {junk!r}: {error}")
+            except Exception as error:
+                failures.append(f"{path} = {junk!r}: {error!r}")
+            shutil.rmtree(tmp_path / "run")
+    assert not failures, "\n".join(failures)
+    assert refused > 50 and resumed > 10
 
 
 def test_an_archive_that_unpacks_to_more_than_it_stores_is_refused(run: Path) -> None:

@@ -25,6 +25,7 @@ from rapdarts.errors import BusyError, DamagedError, DivergedError, InputError, 
 from rapdarts.files import atomic as files
 from rapdarts.training import checkpoint
 from rapdarts.training import run as running
+from rapdarts.training.board import Board
 from rapdarts.training.meter import Meter
 from rapdarts.training.run import Run
 from rapdarts.training.session import open_run
@@ -228,6 +229,7 @@ def test_a_stage_that_gives_up_is_not_run_again(tmp_path: Path) -> None:
                 asked.append(run.stage)
                 if batch == 12 and gives_up:
                     return {"ended": False}
+            run.log()
         return {"ended": True, "bias": torch.ones(2)}
 
     def stages(resume: bool) -> list[bool]:
@@ -429,12 +431,20 @@ def test_the_meter_weights_batches_by_their_size() -> None:
     assert meter.means() == {"loss": 32 / 12}
 
 
-def test_an_error_in_tensorboard_does_not_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_tensorboard_does_not_stop_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").write_text("a file where the folder should be")
     _, _, records, _ = train(tmp_path / "run")
     assert len(records) == 6
-    assert capsys.readouterr().err.count("TensorBoard logging has stopped") == 1
+    assert [message.partition(" (")[0] for message in caplog.messages] == ["TensorBoard logging has stopped"]
+
+
+def test_control_characters_in_an_error_of_tensorboard_are_escaped(caplog: pytest.LogCaptureFixture) -> None:
+    board = Board(None, 0)
+    board.broken = False
+    with board:
+        raise ValueError("red \x1b[31m\nand a second line")
+    assert caplog.messages == [r"TensorBoard logging has stopped (red \x1b[31m); metrics.jsonl is still written."]
 
 
 def test_tensorboard_shows_the_records(tmp_path: Path) -> None:

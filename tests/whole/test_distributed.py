@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +35,7 @@ from tests.together import (
     free_port,
     impatient,
     in_float64,
+    lacks_data,
     leaves_early,
     never_comes,
     norms,
@@ -146,9 +149,9 @@ def test_separate_norms_can_be_compiled(separate: Path, tmp_path: Path) -> None:
     assert all((tmp_path / "run" / name).read_bytes() == (separate / name).read_bytes() for name in names)
     message = "retrain.compile=true cannot compile batch norms that processes share; add retrain.joint_norms=false.\n"
     codes, errors = Job(tmp_path / "2", command, *retraining(tmp_path / "joint", "retrain.compile=true")).end()
-    assert codes == [2, 1] and errors == [f"rapdarts: error: {message}", ""]
+    assert codes == [2, 2] and errors == [f"rapdarts: error: {message}", ""]
     codes, errors = Job(tmp_path / "3", command, *retraining(tmp_path / "few", *SEPARATE, "retrain.batch=3")).end()
-    assert codes == [2, 1] and "of each of 2 processes; use 4 or more." in errors[0]
+    assert codes == [2, 2] and "of each of 2 processes; use 4 or more." in errors[0]
 
 
 TWENTY_STEPS = ["data.fraction=0.1", "retrain.batch=119", "retrain.epochs=20"]
@@ -412,13 +415,13 @@ def test_the_process_without_data_reports_the_error(lacking: int, tmp_path: Path
     codes, errors = Job(tmp_path, other_data, f"{tmp_path}/{{}}.npz", *retraining(tmp_path / "run")).end()
     own = [f"{tmp_path}/{rank}.npz" for rank in (0, 1)]
     if lacking == 1:
-        assert codes == [1, 2], errors
+        assert codes == [2, 2], errors
         assert errors[0] == f"rapdarts: error: process 1 {READY}\n"
         assert (
             errors[1].startswith("rapdarts, process 1: error: ") and own[1] in errors[1] and errors[1].count("\n") == 1
         )
     else:
-        assert codes == [2, 1], errors
+        assert codes == [2, 2], errors
         assert errors[0].startswith("rapdarts: error: ") and own[0] in errors[0] and errors[0].count("\n") == 1
         assert errors[1] == ""
     assert not (tmp_path / "run").exists()
@@ -433,11 +436,42 @@ def test_a_file_missing_on_one_machine_is_reported_by_its_process(tmp_path: Path
     assert errors[1].startswith("rapdarts, process 1: error: there is no file or folder missing.json;")
 
 
+@pytest.mark.parametrize("saved", [False, True], ids=["new", "with a checkpoint"])
+def test_all_processes_learn_before_data_are_read_that_the_folder_is_in_use(saved: bool, tmp_path: Path) -> None:
+    """The data are missing, so the error would be another one if they were read first."""
+    folder = tmp_path / "run"
+    if saved:
+        shutil.copytree(Path(__file__).parent / "runs_0_1_0" / "stopped_network", folder)
+    folder.mkdir(exist_ok=True)
+    before = (folder / "status.json").read_bytes() if saved else b""
+    words = retraining(folder, *(["resume=true"] if saved else []))
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        job = Job(tmp_path, other_data, f"{tmp_path}/missing-{{}}.npz", *words)
+        began = time.monotonic()
+        codes, errors = job.end()
+    assert time.monotonic() - began < 20
+    assert codes == [3, 3], errors
+    assert errors[0].splitlines()[-1].startswith(f"rapdarts: error: the run folder {folder} is in use")
+    assert "error" not in errors[1]
+    assert not saved or (folder / "status.json").read_bytes() == before
+
+
+def test_a_job_whose_data_are_missing_says_so_in_the_status_of_its_run(tmp_path: Path) -> None:
+    settings = [*retraining(tmp_path / "run", "retrain.epochs=1"), "data.fraction=0.1", "skeleton.layers=1"]
+    assert main(settings) == 0
+    (tmp_path / "run" / "result.json").unlink()
+    job = Job(tmp_path, lacks_data, *settings, "resume=true")
+    assert job.end()[0] == [2, 2]
+    found = status(tmp_path / "run")
+    assert (found["state"], found["exit_code"], found["why"]) == ("failed", 2, "no data here.")
+
+
 def test_an_unusable_run_folder_ends_both_processes(tmp_path: Path) -> None:
     settings = retraining(tmp_path / "run")
     (tmp_path / "run").write_text("a file")
     codes, errors = Job(tmp_path, command, *settings).end()
-    assert codes == [6, 1]
+    assert codes == [6, 6]
     assert "cannot be written" in errors[0] and errors[0].count("\n") == 1
     assert errors[1] == ""
 

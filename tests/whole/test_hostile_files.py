@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from rapdarts.cli.main import main
 from rapdarts.config import key_values
 from rapdarts.config.resolve import resolve_experiment
 from rapdarts.data import readers
+from rapdarts.errors import warn
 from rapdarts.training import checkpoint
 from tests.hung import in_time
 
@@ -366,6 +368,25 @@ def test_strange_names_are_taken_as_text(name: str, refuse: Callable[..., str], 
     refuse("export", f"./{name}", "to=safetensors", f"out=./{name}.safetensors", codes=done)
     texts = [(tmp_path / "inside" / file).read_text() for file in (f"{name}.safetensors.md", "report.md")]
     assert "".join(texts).replace("\n", "").isprintable()
+
+
+def test_a_file_without_a_hash_in_a_strange_folder_is_reported_on_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / STRANGE[0]
+    shutil.copytree(Path(__file__).parent / "runs_0_1_0" / "search", folder)
+    assert main(["report", str(folder)]) == 0
+    printed = capsys.readouterr().err
+    assert printed.startswith("rapdarts: ") and "has no sha256" in printed and printed[:-1].isprintable()
+    assert not caplog.messages
+    warn(f"{folder} is strange")  # in a program
+    assert caplog.messages == [rf"{tmp_path}/a\x1b[31m\u202eb\nc is strange"]
+
+
+def test_the_output_of_debug_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", STRANGE[0], "--debug"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback") and all(line.isprintable() for line in lines)
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "y/" * 3000, "../../../proc/none/x"])
