@@ -77,7 +77,7 @@ class Preempted(RapdartsError):
     whose = "all"
 
     def __init__(self, sentence: str, folder: str = "") -> None:
-        super().__init__(f"{sentence} Continue with run={folder} resume=true." if folder else sentence)
+        super().__init__(f"{sentence} Repeat the command with run={folder} resume=true." if folder else sentence)
         self.sentence, self.folder = sentence, folder
 
 

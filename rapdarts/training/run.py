@@ -331,10 +331,12 @@ class Run:
 
     def _diverged(self, sign: str) -> DivergedError:
         saved = (self.folder / RunFile.CHECKPOINT).exists()
-        kept = "; the last checkpoint was written before the divergence" if saved else ""
+        kept = "; the last checkpoint of this one was written before the divergence" if saved else ""
         sources = self.process_group.sources()
         first = f", first in {in_words(sources)}" if sources else ""
-        error = DivergedError(f"{sign}{first}: the training diverged. Lower the learning rate{kept}.")
+        error = DivergedError(
+            f"{sign}{first}: the training diverged. Start a new run with a lower learning rate{kept}."
+        )
         if self.process_group.rank in sources:
             error.whose = "process"
         return error

@@ -222,7 +222,10 @@ def test_a_training_that_diverges_is_left_out_of_the_mean(
     monkeypatch.setattr(Run, "log", log)
     assert baseline(tmp_path / "some") == 0
     words, progress = capsys.readouterr()
-    assert "network 2/3: train_loss is nan in epoch 1: the training diverged. Lower the learning rate" in progress
+    assert (
+        "network 2/3: train_loss is nan in epoch 1: the training diverged. Start a new run with a lower learning rate"
+        in progress
+    )
     assert "mean of 2 genotypes" in words
     result = json.loads((tmp_path / "some" / "result.json").read_text())
     first, second, third = (network["test_accuracy"] for network in result["networks"])

@@ -189,7 +189,10 @@ def test_an_unusable_folder_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_finite_are_neither_logged_nor_saved(tmp_path: Path) -> None:
-    kept = r": the training diverged. Lower the learning rate; the last checkpoint was written before the divergence\.$"
+    kept = (
+        r": the training diverged. Start a new run with a lower learning rate; the last checkpoint of this one was written before the"
+        r" divergence\.$"
+    )
     with pytest.raises(DivergedError, match=rf"^loss is nan in epoch 1{kept}"):
         with open_run("test", Experiment(), Launch(run=str(tmp_path / "log")), "test", {}) as run:
             for _ in run.epochs("stage", 1, 5, {}):

@@ -274,3 +274,21 @@ def test_an_alarm_that_was_set_before_is_left_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGALRM, done.stderr
+
+
+@pytest.mark.parametrize(("before", "end"), [("default_int_handler", -signal.SIGINT), ("SIG_IGN", 0)])
+def test_ctrl_c_while_the_command_line_is_loaded_ends_without_a_traceback(before: str, end: int) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *given):\n"
+        "        if name == 'rapdarts.cli.main':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        f"signal.signal(signal.SIGINT, signal.{before})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['rapdarts', '--version']\n"
+        "from rapdarts.cli.entry import main\n"
+        "raise SystemExit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (end, "")
