@@ -215,7 +215,9 @@ def test_values_that_are_not_finite_are_neither_logged_nor_saved(tmp_path: Path)
 
 
 def test_a_checkpoint_before_the_divergence_is_mentioned(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"learning rate; the last checkpoint was written before the divergence\.$"):
+    with pytest.raises(
+        DivergedError, match=r"learning rate; the last checkpoint of this one was written before the divergence\.$"
+    ):
         with open_run("test", Experiment(save_seconds=0), Launch(run=str(tmp_path)), "test", {}) as run:
             for epoch in run.epochs("stage", 2, 5, {}):
                 for _ in run.batches(Numbers()):
