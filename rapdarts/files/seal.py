@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rapdarts.errors import DamagedError, InputError, warn
 from rapdarts.files.json import Fault, as_object, strict_loads
@@ -38,6 +39,9 @@ IN_YAML = re.compile(rf"# written by rapdarts, {KEY} ({HEX})\n")
 INDENT = re.compile(r"\{\n( *)")
 MOST_BYTES = 100_000_000
 """Maximum size of the record of a run."""
+
+CHUNK = 2**20
+"""Number of bytes of a file that are hashed at a time."""
 
 _reported: set[Path] = set()
 """Folders with a file without a seal that was reported in this process."""
@@ -106,26 +110,37 @@ def _hash_of_text(text: str) -> str:
 
 def seal_bytes(content: bytes) -> bytes:
     """Return a binary content in whose metadata the BLANK is replaced by the seal."""
-    return content.replace(BLANK.encode(), _hash_of_bytes(content, BLANK).encode(), 1)
+    return content.replace(BLANK.encode(), _hash_of_stream(io.BytesIO(content), BLANK).encode(), 1)
 
 
 def check_bytes(content: bytes, seal: Any, where: str | Path) -> None:
     """Raise DamagedError unless `seal`, which stands in the metadata of a binary content, matches it."""
-    if not (isinstance(seal, str) and re.fullmatch(HEX, seal) and _hash_of_bytes(content, seal) == seal):
+    check_stream(io.BytesIO(content), seal, where)
+
+
+def check_stream(file: BinaryIO, seal: Any, where: str | Path) -> None:
+    """Raise DamagedError unless `seal` matches the content of an open file, which may be larger than the memory."""
+    file.seek(0)
+    if not (isinstance(seal, str) and re.fullmatch(HEX, seal) and _hash_of_stream(file, seal) == seal):
         raise damaged(where)
     if isinstance(where, Path):
         check_belongs(where, seal)
 
 
-def _hash_of_bytes(content: bytes, seal: str) -> str:
-    """Return the SHA-256 of a content with the BLANK in place of the first occurrence of its seal."""
-    at, view = content.find(seal.encode()), memoryview(content)
-    if at < 0:
-        return ""
-    total = hashlib.sha256(view[:at])
-    total.update(BLANK.encode())
-    total.update(view[at + len(BLANK) :])
-    return total.hexdigest()
+def _hash_of_stream(file: BinaryIO, seal: str) -> str:
+    """Return the SHA-256 of the rest of a file with the BLANK in place of the first occurrence of its seal; empty if there is none."""
+    mark, total, left = seal.encode(), hashlib.sha256(), b""
+    while chunk := file.read(CHUNK):
+        before, found, after = (left + chunk).partition(mark)
+        if found:
+            total.update(before + BLANK.encode() + after)
+            while chunk := file.read(CHUNK):
+                total.update(chunk)
+            return total.hexdigest()
+        kept = len(before) - min(len(before), len(mark) - 1)  # the seal may begin at the end of a chunk
+        total.update(before[:kept])
+        left = before[kept:]
+    return ""
 
 
 # --- files of a run ----------------------------------------------------------------------------------------------
