@@ -52,15 +52,20 @@ _reported: set[Path] = set()
 
 def seal_json(text: str) -> str:
     """Return the text of a JSON object with a seal as its first field; in a list, every object gets one. A sealed text is unchanged."""
+    return _sealed_json(text)[0]
+
+
+def _sealed_json(text: str) -> tuple[str, str]:
+    """Return what `seal_json` returns, and what `seal_of_json` returns for it."""
     tree = json.loads(text)
     if isinstance(tree, list):
         entries = [{KEY: hash_of(one), **one} if isinstance(one, dict) and KEY not in one else one for one in tree]
-        return json.dumps(entries, indent=2, allow_nan=False) + "\n"
+        return json.dumps(entries, indent=2, allow_nan=False) + "\n", _seal_of_tree(entries)
     if not isinstance(tree, dict) or not tree or KEY in tree:
-        return text
-    indent = INDENT.match(text)
+        return text, _seal_of_tree(tree)
+    own, indent = hash_of(tree), INDENT.match(text)
     gap = f"\n{indent[1]}" if indent else ""
-    return f'{{{gap}"{KEY}": "{hash_of(tree)}",{text[1:] if indent else " " + text[1:]}'
+    return f'{{{gap}"{KEY}": "{own}",{text[1:] if indent else " " + text[1:]}', own
 
 
 def hash_of(tree: Any) -> str:
@@ -90,7 +95,14 @@ def unseal(tree: Any, where: str | Path) -> Any:
 
 def seal_yaml(text: str) -> str:
     """Return a YAML text with a seal in its first line."""
-    return text if IN_YAML.match(text) else f"# written by rapdarts, {KEY} {_hash_of_text(text)}\n{text}"
+    return _sealed_yaml(text)[0]
+
+
+def _sealed_yaml(text: str) -> tuple[str, str]:
+    """Return a YAML text with a seal in its first line, and the seal."""
+    found = IN_YAML.match(text)
+    own = found[1] if found else _hash_of_text(text)
+    return text if found else f"# written by rapdarts, {KEY} {own}\n{text}", own
 
 
 def check_yaml(text: str, where: str | Path) -> bool:
@@ -151,12 +163,9 @@ def seal_file(name: str, content: str | bytes) -> tuple[str | bytes, str]:
     if isinstance(content, bytes):
         return content, seal_of_bytes(content)
     if name.endswith(".yaml"):
-        content = seal_yaml(content)
-        found = IN_YAML.match(content)
-        return content, found[1] if found else ""
+        return _sealed_yaml(content)
     if name.endswith(".json") and Path(name).name != RunFile.STATUS:
-        content = seal_json(content)
-        return content, seal_of_json(content)
+        return _sealed_json(content)
     return content, ""
 
 
@@ -185,9 +194,18 @@ def seal_of_json(text: str) -> str:
         tree = json.loads(text)
     except (ValueError, RecursionError):
         return ""
+    return _seal_of_tree(tree)
+
+
+def _seal_of_tree(tree: Any) -> str:
+    """Return the seal of a JSON object that contains it, or the hash of a list of such objects; empty for another value."""
     if isinstance(tree, dict):
         return tree[KEY] if isinstance(tree.get(KEY), str) else ""
-    return hash_of(tree) if isinstance(tree, list) and all(isinstance(one, dict) and KEY in one for one in tree) else ""
+    return (
+        hash_of(tree)
+        if isinstance(tree, list) and tree and all(isinstance(one, dict) and KEY in one for one in tree)
+        else ""
+    )
 
 
 def seal_of_bytes(content: bytes) -> str:

@@ -70,6 +70,18 @@ def test_a_yaml_file_carries_its_hash_in_its_first_line() -> None:
             seal.check_yaml(damaged, "it")
 
 
+@pytest.mark.parametrize(
+    "text", [TEXT, '{"a": 1}', "{}", "[]", '[{"a": 1}, {"b": 2.5}]', '[{"a": 1}, 2]', "3", '{"sha256": 1, "a": 2}']
+)
+def test_the_seal_of_a_file_that_is_written_is_the_one_that_is_read(text: str) -> None:
+    for given in (text, seal.seal_json(text)):
+        content, own = seal.seal_file("genotype.json", given)
+        assert (content, own) == (seal.seal_json(text), seal.seal_of_json(seal.seal_json(text)))
+    for given in ("seed: 1\n", seal.seal_yaml("seed: 1\n")):
+        content, own = seal.seal_file("hardware.yaml", given)
+        assert content == seal.seal_yaml("seed: 1\n") and f"sha256 {own}\n" in content
+
+
 def test_every_bit_of_a_binary_file_counts() -> None:
     content = seal.seal_bytes(b'head {\\"sha256\\": \\"' + seal.BLANK.encode() + b'\\"} tail')
     own = seal.seal_of_bytes(content)

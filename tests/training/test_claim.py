@@ -230,7 +230,7 @@ def test_a_lock_that_fails_is_reported_with_its_path_and_leaves_no_new_folder(
     if there:
         (tmp_path / "a" / "run").mkdir(parents=True)
     monkeypatch.setattr(fcntl, "flock", lambda *given: fail(errno.EIO))
-    with pytest.raises(StorageError, match="a/run/lock cannot be written: Input/output error. Choose another place"):
+    with pytest.raises(StorageError, match=r"a/run/lock cannot be written: Input/output error\. Choose another place"):
         with claimed("test", Launch(run=str(tmp_path / "a" / "run")), "test"):
             raise AssertionError("the folder was claimed")
     assert (tmp_path / "a" / "run").exists() == there == (tmp_path / "a").exists()
