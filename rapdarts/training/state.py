@@ -75,9 +75,10 @@ def _quoted(value: Any) -> str:
 
 def _check_meter(state: Any) -> None:
     sums, counts = (state.get(name) if isinstance(state, dict) else None for name in ("sums", "counts"))
-    sound = isinstance(sums, dict) and isinstance(counts, dict) and sums.keys() == counts.keys()
     if not (
-        sound
+        isinstance(sums, dict)
+        and isinstance(counts, dict)
+        and sums.keys() == counts.keys()
         and all(isinstance(name, str) for name in sums)
         and all(isinstance(total, Tensor) and total.ndim == 0 for total in sums.values())
         and all(is_whole(count) and count >= 0 for count in counts.values())
