@@ -24,6 +24,11 @@ def plain(path: Path) -> Any:
     return tree
 
 
+def without_remarks(printed: str) -> str:
+    """Return what a command printed to stderr, without the lines on files that have no hash, such as edited ones."""
+    return "".join(line for line in printed.splitlines(keepends=True) if "has no sha256" not in line)
+
+
 def unsealed(text: str) -> str:
     """Return the text of a JSON file without the line with its hash."""
     return re.sub(r'\n *"sha256": "[0-9a-f]{64}",', "", text, count=1)

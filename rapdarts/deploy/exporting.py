@@ -15,14 +15,13 @@ from rapdarts.data.dataset import DataSet, Reader, load_dataset
 from rapdarts.deploy import verify
 from rapdarts.deploy.lookup import ONNX
 from rapdarts.deploy.model_card import NUMBERS, card, history_of
-from rapdarts.deploy.model_file import TrainedFile, deployed, load_network, read_trained
+from rapdarts.deploy.model_file import TrainedFile, content_of, deployed, load_network, read_trained
 from rapdarts.deploy.onnx_costs import costs_of
 from rapdarts.deploy.run_data import check_data, data_asked, experiment_of
 from rapdarts.deploy.runtimes import need
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.files import atomic
-from rapdarts.files.regular import read_bytes
 from rapdarts.interruptions import during
 from rapdarts.training.device import device_named
 
@@ -46,7 +45,7 @@ def export_file(
 def export_safetensors(trained: TrainedFile, options: ExportConfig) -> dict[str, Any]:
     """Copy the file unchanged, after checking that its network can be built, and write the model card next to it."""
     load_network(trained)
-    content, history = read_bytes(trained.path), history_of(trained.path)
+    content, history = content_of(trained), history_of(trained.path)
     text = card(trained, history, Path(options.out).name, len(content), options.licence)
     atomic.write_atomically(Path(options.out), content)
     atomic.write_atomically(Path(f"{options.out}.md"), text)

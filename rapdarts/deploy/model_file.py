@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -37,13 +36,17 @@ MOST_BYTES = 10**10
 
 @dataclass(frozen=True)
 class TrainedFile:
-    """The metadata of one of our .safetensors files. `mean` and `std` normalise each channel of pixels in 0..1."""
+    """The metadata of one of our .safetensors files. `mean` and `std` normalise each channel of pixels in 0..1.
+
+    `seal` is the hash of the file, or empty in a file of an older version.
+    """
 
     path: Path
     blueprint: Blueprint
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
+    seal: str = ""
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -76,15 +79,13 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
             f"there is no trained network at {path}; pass a run folder created by rapdarts retrain, or its network.safetensors."
         )
     try:
-        with _open(path) as file:
-            metadata = file.metadata() or {}
+        with _open(path) as (tensors, file):
+            metadata = tensors.metadata() or {}
             if CARD not in metadata:
                 raise ValueError("it has no rapdarts metadata")
             card = strict_loads(metadata[CARD])
-        if seal.KEY in card:
-            seal.check_bytes(read_bytes(path), card[seal.KEY], path)
-        else:
-            seal.report_unsealed(path)
+            if seal.KEY in card:
+                seal.check_stream(file, card[seal.KEY], path)
         blueprint, data = of_card(card, str(path), space), card["data"]
         mean, std = (_by_channel(data[name], name, blueprint.image[0]) for name in ("mean", "std"))
         if not all(deviation > 0 for deviation in std):
@@ -94,19 +95,20 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
             raise ValueError("its classes are not a list of names")
         if len(names) != blueprint.classes:
             raise ValueError(f"it names {len(names)} classes, but its network has {blueprint.classes}")
-        return TrainedFile(path, blueprint, mean, std, tuple(names))
+        if seal.KEY not in card:
+            seal.report_unsealed(path)
+        return TrainedFile(path, blueprint, mean, std, tuple(names), card.get(seal.KEY, ""))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DamagedError(f"{path} is not a network written by rapdarts retrain, or is damaged ({error}).") from None
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    """Open a .safetensors file. Raises InputError if it is not a regular file or too large, and the errors of `safe_open`."""
+def _open(path: Path) -> Iterator[tuple[Any, BinaryIO]]:
+    """Open a .safetensors file, for its tensors and for its bytes. Raises the errors of `open_regular` and `safe_open`."""
     with open_regular(path, most=MOST_BYTES) as file:
-        is_text = os.fspath(path).isprintable()
-        # The library accepts only names in UTF-8.
-        with safe_open(path if is_text else f"/dev/fd/{file.fileno()}", "pt") as tensors:
-            yield tensors
+        # Not by its name: another file may have it by now, and the library accepts only names in UTF-8.
+        with safe_open(f"/dev/fd/{file.fileno()}", "pt") as tensors:
+            yield tensors, file
 
 
 def _by_channel(values: Any, name: str, channels: int) -> tuple[float, ...]:
@@ -124,7 +126,9 @@ def load_network(trained: TrainedFile) -> nn.Module:
         network = trained.blueprint.build()
     try:
         places = network.state_dict()
-        with _open(trained.path) as file:
+        with _open(trained.path) as (file, content):
+            if trained.seal:  # again, because the file may have been replaced since its metadata were read
+                seal.check_stream(content, trained.seal, str(trained.path))
             kept = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             for name, place in places.items():
                 if kept.get(name, place.shape) != place.shape:
@@ -143,6 +147,14 @@ def load_network(trained: TrainedFile) -> nn.Module:
             f"{trained.path}: the weights do not match the network ({' '.join(str(error).split())[:300]})."
         ) from None
     return network.eval().float()
+
+
+def content_of(trained: TrainedFile) -> bytes:
+    """Return the content of the file of a trained network. Raises DamagedError if it is not the file whose metadata were read."""
+    content = read_bytes(trained.path, most=MOST_BYTES)
+    if trained.seal:
+        seal.check_bytes(content, trained.seal, str(trained.path))
+    return content
 
 
 def deployed(trained: TrainedFile) -> nn.Sequential:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rapdarts.errors import DamagedError, InputError, warn
 from rapdarts.files.json import Fault, as_object, strict_loads
@@ -39,6 +40,9 @@ INDENT = re.compile(r"\{\n( *)")
 MOST_BYTES = 100_000_000
 """Maximum size of the record of a run."""
 
+CHUNK = 2**20
+"""Number of bytes of a file that are hashed at a time."""
+
 _reported: set[Path] = set()
 """Folders with a file without a seal that was reported in this process."""
 
@@ -48,15 +52,20 @@ _reported: set[Path] = set()
 
 def seal_json(text: str) -> str:
     """Return the text of a JSON object with a seal as its first field; in a list, every object gets one. A sealed text is unchanged."""
+    return _sealed_json(text)[0]
+
+
+def _sealed_json(text: str) -> tuple[str, str]:
+    """Return what `seal_json` returns, and what `seal_of_json` returns for it."""
     tree = json.loads(text)
     if isinstance(tree, list):
         entries = [{KEY: hash_of(one), **one} if isinstance(one, dict) and KEY not in one else one for one in tree]
-        return json.dumps(entries, indent=2, allow_nan=False) + "\n"
+        return json.dumps(entries, indent=2, allow_nan=False) + "\n", _seal_of_tree(entries)
     if not isinstance(tree, dict) or not tree or KEY in tree:
-        return text
-    indent = INDENT.match(text)
+        return text, _seal_of_tree(tree)
+    own, indent = hash_of(tree), INDENT.match(text)
     gap = f"\n{indent[1]}" if indent else ""
-    return f'{{{gap}"{KEY}": "{hash_of(tree)}",{text[1:] if indent else " " + text[1:]}'
+    return f'{{{gap}"{KEY}": "{own}",{text[1:] if indent else " " + text[1:]}', own
 
 
 def hash_of(tree: Any) -> str:
@@ -86,7 +95,14 @@ def unseal(tree: Any, where: str | Path) -> Any:
 
 def seal_yaml(text: str) -> str:
     """Return a YAML text with a seal in its first line."""
-    return text if IN_YAML.match(text) else f"# written by rapdarts, {KEY} {_hash_of_text(text)}\n{text}"
+    return _sealed_yaml(text)[0]
+
+
+def _sealed_yaml(text: str) -> tuple[str, str]:
+    """Return a YAML text with a seal in its first line, and the seal."""
+    found = IN_YAML.match(text)
+    own = found[1] if found else _hash_of_text(text)
+    return text if found else f"# written by rapdarts, {KEY} {own}\n{text}", own
 
 
 def check_yaml(text: str, where: str | Path) -> bool:
@@ -106,26 +122,37 @@ def _hash_of_text(text: str) -> str:
 
 def seal_bytes(content: bytes) -> bytes:
     """Return a binary content in whose metadata the BLANK is replaced by the seal."""
-    return content.replace(BLANK.encode(), _hash_of_bytes(content, BLANK).encode(), 1)
+    return content.replace(BLANK.encode(), _hash_of_stream(io.BytesIO(content), BLANK).encode(), 1)
 
 
 def check_bytes(content: bytes, seal: Any, where: str | Path) -> None:
     """Raise DamagedError unless `seal`, which stands in the metadata of a binary content, matches it."""
-    if not (isinstance(seal, str) and re.fullmatch(HEX, seal) and _hash_of_bytes(content, seal) == seal):
+    check_stream(io.BytesIO(content), seal, where)
+
+
+def check_stream(file: BinaryIO, seal: Any, where: str | Path) -> None:
+    """Raise DamagedError unless `seal` matches the content of an open file, which may be larger than the memory."""
+    file.seek(0)
+    if not (isinstance(seal, str) and re.fullmatch(HEX, seal) and _hash_of_stream(file, seal) == seal):
         raise damaged(where)
     if isinstance(where, Path):
         check_belongs(where, seal)
 
 
-def _hash_of_bytes(content: bytes, seal: str) -> str:
-    """Return the SHA-256 of a content with the BLANK in place of the first occurrence of its seal."""
-    at, view = content.find(seal.encode()), memoryview(content)
-    if at < 0:
-        return ""
-    total = hashlib.sha256(view[:at])
-    total.update(BLANK.encode())
-    total.update(view[at + len(BLANK) :])
-    return total.hexdigest()
+def _hash_of_stream(file: BinaryIO, seal: str) -> str:
+    """Return the SHA-256 of the rest of a file with the BLANK in place of the first occurrence of its seal; empty if there is none."""
+    mark, total, left = seal.encode(), hashlib.sha256(), b""
+    while chunk := file.read(CHUNK):
+        before, found, after = (left + chunk).partition(mark)
+        if found:
+            total.update(before + BLANK.encode() + after)
+            while chunk := file.read(CHUNK):
+                total.update(chunk)
+            return total.hexdigest()
+        kept = len(before) - min(len(before), len(mark) - 1)  # the seal may begin at the end of a chunk
+        total.update(before[:kept])
+        left = before[kept:]
+    return ""
 
 
 # --- files of a run ----------------------------------------------------------------------------------------------
@@ -136,12 +163,9 @@ def seal_file(name: str, content: str | bytes) -> tuple[str | bytes, str]:
     if isinstance(content, bytes):
         return content, seal_of_bytes(content)
     if name.endswith(".yaml"):
-        content = seal_yaml(content)
-        found = IN_YAML.match(content)
-        return content, found[1] if found else ""
+        return _sealed_yaml(content)
     if name.endswith(".json") and Path(name).name != RunFile.STATUS:
-        content = seal_json(content)
-        return content, seal_of_json(content)
+        return _sealed_json(content)
     return content, ""
 
 
@@ -170,9 +194,18 @@ def seal_of_json(text: str) -> str:
         tree = json.loads(text)
     except (ValueError, RecursionError):
         return ""
+    return _seal_of_tree(tree)
+
+
+def _seal_of_tree(tree: Any) -> str:
+    """Return the seal of a JSON object that contains it, or the hash of a list of such objects; empty for another value."""
     if isinstance(tree, dict):
         return tree[KEY] if isinstance(tree.get(KEY), str) else ""
-    return hash_of(tree) if isinstance(tree, list) and all(isinstance(one, dict) and KEY in one for one in tree) else ""
+    return (
+        hash_of(tree)
+        if isinstance(tree, list) and tree and all(isinstance(one, dict) and KEY in one for one in tree)
+        else ""
+    )
 
 
 def seal_of_bytes(content: bytes) -> str:

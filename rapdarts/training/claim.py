@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -17,7 +18,7 @@ from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.given import as_begun
 from rapdarts.config.key_values import differences
-from rapdarts.errors import BusyError, InputError, RapdartsError
+from rapdarts.errors import BusyError, InputError, RapdartsError, StorageError, warn
 from rapdarts.files import atomic as files
 from rapdarts.files.regular import NotRegular, opened
 from rapdarts.files.run_files import CHECKPOINT_HEAD, RunFile, begun, verb_of
@@ -39,6 +40,9 @@ RECORDS = frozenset(
 
 UNDECIDED = ("skeleton.", "search.space", "rank.epochs")
 """Beginnings of the settings that are completed only when the data of a run and its network are known."""
+
+UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of file systems that have no locks, such as some network file systems."""
 
 PATIENCE = 0.2
 """Time, in seconds, for which a lock that is held is tried again."""
@@ -64,7 +68,12 @@ def claimed(verb: str, launch: Launch, name: str) -> Iterator[Launch]:
         return
     folder, above = _make_folder(launch, f"{verb}-{name}")
     _check_usable(folder, launch.resume)
-    descriptor = _lock(folder)
+    try:
+        descriptor = _lock(folder)
+    except StorageError:
+        if above is not None and {*os.listdir(folder)} <= {RunFile.LOCK}:
+            _discard(folder, above)
+        raise
     try:
         if not launch.resume:
             check_free(folder)  # again, because another process may have used the folder before it was locked
@@ -207,11 +216,16 @@ def _lock(folder: Path) -> int:
 
 def _taken(descriptor: int, path: Path) -> bool:
     """Lock an open file, and return whether this process now owns the folder; otherwise, and after an error, close the file."""
-    is_owner = False
+    is_owner, has_locks = False, True
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InputError(f"{path} is not a regular file; remove it, or choose another folder with run=PATH.")
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            has_locks = error.errno not in UNSUPPORTED
+            if has_locks:
+                raise
         # The owner before may have removed the folder after the file was opened, and another process may have created it again.
         is_owner = os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except (BlockingIOError, FileNotFoundError):
@@ -219,6 +233,8 @@ def _taken(descriptor: int, path: Path) -> bool:
     finally:
         if not is_owner:
             os.close(descriptor)
+    if is_owner and not has_locks:
+        warn(f"the file system of {path.parent} has no locks, so a second run in this folder would not be noticed")
     return is_owner
 
 

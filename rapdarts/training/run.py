@@ -334,9 +334,7 @@ class Run:
         kept = "; the last checkpoint of this one was written before the divergence" if saved else ""
         sources = self.process_group.sources()
         first = f", first in {in_words(sources)}" if sources else ""
-        error = DivergedError(
-            f"{sign}{first}: the training diverged. Start a new run with a lower learning rate{kept}."
-        )
+        error = DivergedError(f"{sign}{first}: the training diverged. Lower the learning rate in a new run{kept}.")
         if self.process_group.rank in sources:
             error.whose = "process"
         return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -69,6 +70,18 @@ def test_a_yaml_file_carries_its_hash_in_its_first_line() -> None:
             seal.check_yaml(damaged, "it")
 
 
+@pytest.mark.parametrize(
+    "text", [TEXT, '{"a": 1}', "{}", "[]", '[{"a": 1}, {"b": 2.5}]', '[{"a": 1}, 2]', "3", '{"sha256": 1, "a": 2}']
+)
+def test_the_seal_of_a_file_that_is_written_is_the_one_that_is_read(text: str) -> None:
+    for given in (text, seal.seal_json(text)):
+        content, own = seal.seal_file("genotype.json", given)
+        assert (content, own) == (seal.seal_json(text), seal.seal_of_json(seal.seal_json(text)))
+    for given in ("seed: 1\n", seal.seal_yaml("seed: 1\n")):
+        content, own = seal.seal_file("hardware.yaml", given)
+        assert content == seal.seal_yaml("seed: 1\n") and f"sha256 {own}\n" in content
+
+
 def test_every_bit_of_a_binary_file_counts() -> None:
     content = seal.seal_bytes(b'head {\\"sha256\\": \\"' + seal.BLANK.encode() + b'\\"} tail')
     own = seal.seal_of_bytes(content)
@@ -78,6 +91,21 @@ def test_every_bit_of_a_binary_file_counts() -> None:
         damaged[place] ^= 1
         with pytest.raises(DamagedError):
             seal.check_bytes(bytes(damaged), own, "it")
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 63, 64, 65, 1000])
+def test_the_hash_of_a_stream_does_not_depend_on_its_chunks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 65 contents, the seal begins at every place of a chunk of up to 64 bytes."""
+    contents = [seal.seal_bytes(bytes(at) + seal.BLANK.encode() + b"tail" * 50) for at in range(65)]
+    monkeypatch.setattr(seal, "CHUNK", chunk)
+    for at, content in enumerate(contents):
+        own = content[at : at + 64].decode()
+        assert own == hashlib.sha256(content.replace(own.encode(), seal.BLANK.encode())).hexdigest()
+        seal.check_bytes(content, own, "it")
+        with pytest.raises(DamagedError):
+            seal.check_bytes(content[:-1], own, "it")
+        with pytest.raises(DamagedError):
+            seal.check_bytes(content.replace(own.encode(), bytes(64)), own, "it")
 
 
 def test_a_genotype_in_a_file_of_ours_is_checked(cell: Genotype, tmp_path: Path) -> None:

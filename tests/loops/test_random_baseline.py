@@ -223,7 +223,7 @@ def test_a_training_that_diverges_is_left_out_of_the_mean(
     assert baseline(tmp_path / "some") == 0
     words, progress = capsys.readouterr()
     assert (
-        "network 2/3: train_loss is nan in epoch 1: the training diverged. Start a new run with a lower learning rate"
+        "network 2/3: train_loss is nan in epoch 1: the training diverged. Lower the learning rate in a new run"
         in progress
     )
     assert "mean of 2 genotypes" in words

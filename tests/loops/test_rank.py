@@ -426,7 +426,7 @@ def test_a_network_with_a_diverged_training_comes_last_and_the_others_continue(
     assert ranking(tmp_path / "rank", search, *settings) == 0
     words, progress = capsys.readouterr()
     message = next(line for line in progress.splitlines() if line.startswith("network 1/3 seed 1/2: "))
-    assert "train_loss is nan in epoch 2: the training diverged. Start a new run with a lower learning rate" in message
+    assert "train_loss is nan in epoch 2: the training diverged. Lower the learning rate in a new run" in message
     assert f"{message}\nnetwork 1/3 seed 2/2 epoch 1/2 " in progress
     networks = result_of(tmp_path / "rank")["networks"]
     assert [found["diverged"] for found in networks] == [False, True, True]

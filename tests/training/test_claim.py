@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -207,6 +208,36 @@ def test_a_process_that_only_looks_whether_a_folder_is_in_use_does_not_stop_its_
     threading.Timer(0.05, os.close, [looking]).start()
     with claimed("test", Launch(run=str(tmp_path / "run"), resume=True), "test") as claim:
         assert isinstance(claim, Claim)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_run_goes_on_with_a_warning_where_there_are_no_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *given: fail(number))
+    for resume in (False, True):
+        with open_run("test", Experiment(), Launch(str(tmp_path / "run"), resume), "test", {}) as run:
+            run.save()
+    assert caplog.messages == 2 * [
+        f"the file system of {tmp_path / 'run'} has no locks, so a second run in this folder would not be noticed"
+    ]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_lock_that_fails_is_reported_with_its_path_and_leaves_no_new_folder(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if there:
+        (tmp_path / "a" / "run").mkdir(parents=True)
+    monkeypatch.setattr(fcntl, "flock", lambda *given: fail(errno.EIO))
+    with pytest.raises(StorageError, match=r"a/run/lock cannot be written: Input/output error\. Choose another place"):
+        with claimed("test", Launch(run=str(tmp_path / "a" / "run")), "test"):
+            raise AssertionError("the folder was claimed")
+    assert (tmp_path / "a" / "run").exists() == there == (tmp_path / "a").exists()
+
+
+def fail(number: int) -> None:
+    raise OSError(number, os.strerror(number))
 
 
 def test_an_owner_is_waited_for_only_for_a_moment(tmp_path: Path) -> None:

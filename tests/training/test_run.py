@@ -190,7 +190,7 @@ def test_an_unusable_folder_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_values_that_are_not_finite_are_neither_logged_nor_saved(tmp_path: Path) -> None:
     kept = (
-        r": the training diverged. Start a new run with a lower learning rate; the last checkpoint of this one was written before the"
+        r": the training diverged. Lower the learning rate in a new run; the last checkpoint of this one was written before the"
         r" divergence\.$"
     )
     with pytest.raises(DivergedError, match=rf"^loss is nan in epoch 1{kept}"):
@@ -216,7 +216,7 @@ def test_values_that_are_not_finite_are_neither_logged_nor_saved(tmp_path: Path)
 
 def test_a_checkpoint_before_the_divergence_is_mentioned(tmp_path: Path) -> None:
     with pytest.raises(
-        DivergedError, match=r"learning rate; the last checkpoint of this one was written before the divergence\.$"
+        DivergedError, match=r"in a new run; the last checkpoint of this one was written before the divergence\.$"
     ):
         with open_run("test", Experiment(save_seconds=0), Launch(run=str(tmp_path)), "test", {}) as run:
             for epoch in run.epochs("stage", 2, 5, {}):

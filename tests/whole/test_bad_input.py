@@ -20,6 +20,7 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.cli.main import main
 from rapdarts.config import key_values
 from rapdarts.config.resolve import resolve_experiment
+from tests.edited import without_remarks
 
 Refuse = Callable[..., str]
 
@@ -38,6 +39,7 @@ def refuse(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> Refuse:
     def command(*arguments: str, code: int = 2) -> str:
         found = main(arguments)
         out, err = capsys.readouterr()
+        err = without_remarks(err)
         assert (found, out) == (code, ""), err
         assert err.startswith("rapdarts: error: ")
         assert err.count("\n") == 1

@@ -33,6 +33,7 @@ from rapdarts.errors import DamagedError, InputError
 from rapdarts.reports import confusion
 from rapdarts.training.intervals import percent, wilson
 from search_spaces.darts import SPACE
+from tests.edited import without_remarks
 
 TINY = ["threads=1", "data.fraction=0.1", "retrain.epochs=1", "retrain.batch=40"]
 DATA = {"mean": [0.3], "std": [0.4], "classes": list("0123456789")}
@@ -61,6 +62,7 @@ def error_line(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 
     capsys.readouterr()
     assert main(["evaluate", *arguments]) == code
     out, err = capsys.readouterr()
+    err = without_remarks(err)
     assert out == "" and err.count("\n") == 1
     return err
 

@@ -16,6 +16,7 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.cli.main import main
 from rapdarts.errors import InputError
 from tests.architecture.corpus import REPEATED, WITH_NONE, G, call, file_of_many
+from tests.edited import without_remarks
 from tests.pages import ROOT, session
 
 RUNS = Path(__file__).with_name("runs_0_1_0")
@@ -37,6 +38,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *command: str, code: int = 2) ->
     capsys.readouterr()
     assert main([*command]) == code
     out, err = capsys.readouterr()
+    err = without_remarks(err)
     assert out == "" and err.startswith("rapdarts: error: ") and err.endswith(".\n") and err.count("\n") == 1
     return err.removeprefix("rapdarts: error: ").rstrip("\n")
 
