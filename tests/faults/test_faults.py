@@ -61,17 +61,25 @@ def test_a_state_that_is_lost_after_it_was_saved_is_a_failure(tmp_path: Path, mo
 
 
 @pytest.mark.proof
-def test_runs_are_killed_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kills, "KILLS", 1)
+def test_runs_are_killed_and_compared(tmp_path: Path) -> None:
     search = tmp_path / "search"
     kind = "retraining, EMA and drop path"
-    said, killed = kills.killed_run(kind, tmp_path / "run", search, ["threads=1"], 1)
-    assert not said and killed in (0, 1)
-    first = runs.fingerprint(tmp_path / "run" / "whole")
-    assert {"network.safetensors", "metrics.jsonl", "result.json"} <= first.keys()
-    weights = tmp_path / "run" / "killed" / "metrics.jsonl"
-    weights.write_text(weights.read_text().replace('"epoch": 0', '"epoch": 1'))
-    assert runs.fingerprint(tmp_path / "run" / "killed") != first
+    said, killed = kills.killed_run(kind, tmp_path / "run", search, ["threads=1"], 1, 1)
+    assert not said and killed == 1
+    first, again = runs.fingerprint(tmp_path / "run" / "whole"), tmp_path / "run" / "killed"
+    assert {"network.safetensors", "metrics.jsonl", "result.json", "checkpoint: objects.sgd"} <= first.keys()
+    record = again / "metrics.jsonl"
+    record.write_text(record.read_text().replace('"epoch": 0', '"epoch": 1'))
+    found = checkpoint.load_checkpoint(again / "checkpoint", {})
+    assert found is not None
+    found[0]["objects"]["sgd"]["state"][0]["momentum_buffer"][0] += 1
+    checkpoint.save_checkpoint(again / "checkpoint", found[0], {})
+    assert runs.differing(runs.fingerprint(again), first) == ["checkpoint: objects.sgd", "metrics.jsonl"]
+
+
+def test_enough_runs_are_killed_often_enough() -> None:
+    count = kills.RUNS * len(runs.KINDS)
+    assert count >= 40 and count * kills.KILLS >= 200
 
 
 def test_an_unknown_series_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
