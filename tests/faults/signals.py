@@ -26,7 +26,10 @@ WITHIN, STEP = 2.0, 0.2
 """Seconds within which a signal is answered, and those that a training step takes at most in these runs."""
 
 MARGIN = 3.0
-"""Seconds that a command would go on after the latest signal, so that none can end by itself in time."""
+"""Seconds that a command would go on after the latest signal, so that one that ignores it does not end in time."""
+
+TIMEOUT = 60.0
+"""Seconds after which a command is killed."""
 
 PREEMPTED = 75
 """Exit code of a command that a signal has stopped."""
@@ -34,21 +37,28 @@ PREEMPTED = 75
 SAMPLE = 10
 """Of so many interrupted runs, one is finished and compared with a run that was never stopped."""
 
-TEST_IMAGES = 200_000
+TEST_IMAGES = 40_000
 """Images on which the network is tested, which takes several seconds."""
 
-EPOCHS = ["search.epochs=10", "search.warmup_epochs=5"]
-LARGE = ["skeleton.layers=20", "skeleton.channels=36"]
-IMAGES = ["data.name=npz", "data.path={images}"]
+SHORT = [
+    "search.layers=[3]",
+    "search.candidates=[0]",
+    "search.skip_dropout=[0.3]",
+    "search.epochs=1",
+    "search.warmup_epochs=0",
+]
+RETRAIN = ["retrain", "DARTS_V2", "data.name=npz", "data.path={images}", *runs.TRAINING[1:], "threads=1"]
 
 COMMANDS: dict[str, list[str]] = {
-    "search": [*runs.KINDS["search"], *EPOCHS, *LARGE],
-    "retrain": ["retrain", "DARTS_V2", *IMAGES, *runs.TRAINING[1:], "retrain.epochs=40", "threads=1"],
-    "rank": [*runs.KINDS["ranking"], "rank.epochs=20"],
-    "random": [*runs.KINDS["random baseline"], "retrain.epochs=20"],
+    "search": [*runs.KINDS["search"], "search.epochs=5", "search.warmup_epochs=2"],
+    "large search": [*runs.KINDS["search"], *SHORT, "skeleton.layers=200"],
+    "retrain": [*RETRAIN, "retrain.epochs=15"],
+    "test": [*RETRAIN, "retrain.epochs=1"],
+    "rank": [*runs.KINDS["ranking"], "rank.epochs=15"],
+    "random": [*runs.KINDS["random baseline"], "retrain.epochs=12"],
     "find": runs.KINDS["find"],
     "evaluate": ["evaluate", "{network}", "threads=1"],
-    "export": ["export", "DARTS_V2", "digits", *LARGE, "to=onnx"],
+    "export": ["export", "{network}", "to=onnx"],
 }
 """Commands without the place that they write to. `{search}` and `{network}` are the folders of finished runs, `{images}` a file."""
 
@@ -60,11 +70,11 @@ HANDLED, FOLDER, STEPS, RECORDED, END = "handlers", "folder", "steps", "records"
 
 PHASES = {
     "reading the data and opening the folder": ("search", HANDLED, FOLDER),
-    "counting costs and building a supernet": ("search", FOLDER, STEPS),
     "search steps and the next supernet": ("search", STEPS, RECORDED),
-    "deriving": ("search", RECORDED, END),
+    "counting costs and building a supernet": ("large search", FOLDER, STEPS),
+    "deriving": ("large search", RECORDED, END),
     "retraining": ("retrain", STEPS, RECORDED),
-    "testing the network": ("retrain", RECORDED, END),
+    "testing the network": ("test", RECORDED, END),
     "ranking": ("rank", STEPS, RECORDED),
     "random baseline": ("random", STEPS, RECORDED),
     "find": ("find", HANDLED, END),
@@ -193,8 +203,8 @@ def interrupt(
         words, number = words_of(command, folder, place), SIGNALS[sent % len(SIGNALS)]
         moment = (sent + generator.random()) / count * duration
         code, taken, printed = answer(words, place, events[0], known.records, moment, number)
-        if taken is None:
-            continue  # it had ended
+        if taken is None or (code == 0 and taken < WITHIN):
+            continue  # it had ended, or was about to: it was faster than the run that was never stopped
         sent += 1
         tally.taken.append(taken)
         what = f"{phase}, {number.name} after {moment:.1f} s"
@@ -222,7 +232,7 @@ def answer(
     began = time.monotonic()
     os.kill(process.pid, number)
     try:
-        _, printed = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         _, printed = process.communicate()
