@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: inject faults in series, and print a table of what was promised, tried and not held.
+"""`python -m tests.faults`: inject faults in series, and print a table of promises, trials and failures.
 
 The table goes to stdout, progress to stderr; the exit code is 1 if a promise did not hold.
 """
@@ -12,16 +12,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.faults import costs, damage, inputs, kills, numbers, owners, record, repeated, saves, signals
+from tests.faults import costs, damage, inputs, kills, numbers, owners, power, record, repeated, saves, signals, storage
 from tests.faults.series import Outcome, say, table
 
 SERIES: dict[str, Callable[[Path, float], Iterator[Outcome]]] = {
     "saves": saves.series,
+    "power": power.series,
     "costs": costs.series,
     "owners": owners.series,
     "inputs": inputs.series,
     "numbers": numbers.series,
     "damage": damage.series,
+    "storage": storage.series,
     "repeated": repeated.series,
     "signals": signals.series,
     "kills": kills.series,

@@ -49,7 +49,7 @@ def table(results: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield "| promise | injected | n | failed | chance of a failure | measured | date, machine |"
     yield "| --- | --- | ---: | ---: | ---: | --- | --- |"
     for row in results:
-        one = Outcome(row["promise"], row["kind"], row["trials"], row["failures"], row["note"])
+        one = Outcome(row["promise"], row["kind"], row["trials"], row["failures"], row["note"], row["sampled"])
         cells = [
             one.promise,
             one.kind,

@@ -1,13 +1,11 @@
-"""Checkpoints that are written all the time while the process is killed or the power fails: a valid state is always there."""
+"""Checkpoints that are written all the time while the process is killed: a valid state is always there."""
 
 from __future__ import annotations
 
 import os
 import random
 import select
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +18,8 @@ from rapdarts.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.faults.series import Outcome, scaled
 
 ORIGIN = {"command": "search"}
-KILLS, SNAPSHOTS = 1000, 60
-"""Kills during saving, and snapshots of a file system, in the full series."""
+KILLS = 1000
+"""Kills during saving in the full series."""
 
 SAVES = 4
 """Saves, on average, within which a process is killed."""
@@ -31,10 +29,9 @@ NUMBERS = 200_000
 
 
 def series(folder: Path, scale: float) -> Iterator[Outcome]:
-    """Kill a process that saves all the time; take snapshots of the disk of one that does."""
+    """Kill a process that saves all the time."""
     torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
     yield torn_writes(folder / "torn", scaled(KILLS, scale))
-    yield from power_losses(folder / "power", scaled(SNAPSHOTS, scale, 3))
 
 
 def state_of(number: int) -> dict[str, Any]:
@@ -97,80 +94,3 @@ def torn_writes(folder: Path, count: int) -> Outcome:
     if saved < count / 2:
         failures.append(f"only {saved} states were saved by {count} processes, so that few saves can have been cut")
     return Outcome("P2 torn write", "kill while saving without pause", count, failures, f"{saved:,} states saved")
-
-
-# --- power ---------------------------------------------------------------------------------------------------------
-
-MOUNTS = {"ext4": "", "ext4, noauto_da_alloc": "noauto_da_alloc", "ext4, data=writeback": "data=writeback"}
-"""Mount options by the kind of file system."""
-
-
-def power_losses(folder: Path, count: int) -> Iterator[Outcome]:
-    """Save to a file system in a file; copy that file at random moments, as a loss of power would leave it; mount and read the copy."""
-    folder.mkdir(parents=True)
-    for kind, options in MOUNTS.items():
-        trials = count // len(MOUNTS)
-        image, mounted, copied = (folder / name for name in ("disk", "mounted", "copied"))
-        for place in (mounted, copied):
-            place.mkdir(exist_ok=True)
-        image.write_bytes(bytes(48 * 2**20))
-        try:
-            run("mkfs.ext4", "-q", "-F", str(image))
-            run("mount", "-o", ",".join(filter(None, ["loop", options])), str(image), str(mounted))
-        except (OSError, subprocess.CalledProcessError):
-            yield Outcome("P3 power loss", f"{kind}: not tried, because nothing can be mounted here", 1)
-            return
-        try:
-            failures = snapshots(image, mounted, copied, trials)
-        finally:
-            run("umount", str(mounted))
-        yield Outcome("P3 power loss", kind, trials, failures)
-
-
-def snapshots(image: Path, mounted: Path, copied: Path, count: int) -> list[str]:
-    """Copy the image of a mounted file system at random moments while a process saves to it; return what is wrong with the copies."""
-    failures, generator, newest = [], random.Random(1), -1
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            saving(mounted / "checkpoint", 0, writing)
-        finally:
-            os._exit(1)
-    os.set_blocking(reading, False)
-    copy = image.with_name("copy")
-    try:
-        for trial in range(count):
-            time.sleep(generator.uniform(0.1, 0.6))
-            newest = max([newest, *drained(reading)])
-            os.kill(child, signal.SIGSTOP)  # nothing is written while the image is copied, as after a loss of power
-            shutil.copyfile(image, copy)
-            os.kill(child, signal.SIGCONT)
-            run("mount", "-o", "loop", str(copy), str(copied))
-            try:
-                said = problem(copied / "checkpoint", newest)
-            finally:
-                run("umount", str(copied))
-            failures += [f"snapshot {trial}: {said}"] if said else []
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(reading)
-        os.close(writing)
-    return failures if newest >= 0 else [*failures, "no state was saved"]
-
-
-def drained(descriptor: int) -> list[int]:
-    """Return the numbers that can be read from a pipe without waiting."""
-    found = b""
-    try:
-        while part := os.read(descriptor, 65536):
-            found += part
-    except BlockingIOError:
-        pass
-    return [int(line) for line in found.split(b"\n") if line]
-
-
-def run(*words: str) -> None:
-    """Run a program quietly. Raises CalledProcessError if it fails, and OSError if there is no such program."""
-    subprocess.run(words, check=True, capture_output=True)

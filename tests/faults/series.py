@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 class Outcome:
     """Result of a series of trials of one kind. `failures` describes every trial in which the promise did not hold.
 
-    `trials` counts what is injected (kills, mutations, signals), `note` adds a measurement, such as a duration.
+    `trials` counts what is injected (kills, mutations, signals), `note` adds a measurement, such as a duration. `sampled` is False for a
+    measurement, and for trials of all cases there are: neither has a chance of a failure.
     """
 
     promise: str
@@ -19,10 +20,13 @@ class Outcome:
     trials: int
     failures: list[str] = field(default_factory=list)
     note: str = ""
+    sampled: bool = True
 
     @property
     def bound(self) -> str:
-        """Upper limit of the chance of a failure with 95 % confidence, as text (Clopper and Pearson 1934)."""
+        """Upper limit of the chance of a failure with 95 % confidence, as text (Clopper and Pearson 1934); a dash if there is none."""
+        if not self.sampled:
+            return "–"
         from scipy.special import betaincinv
 
         failed = len(self.failures)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from rapdarts.training import checkpoint
-from tests.faults import kills, record, runs, saves
+from rapdarts.errors import StorageError
+from rapdarts.files import atomic
+from rapdarts.training import checkpoint, run
+from tests.faults import kills, power, record, runs, saves, storage
 from tests.faults.__main__ import main
 from tests.faults.series import Outcome, scaled, table
 
@@ -51,27 +56,85 @@ def test_a_state_that_is_lost_after_it_was_saved_is_a_failure(tmp_path: Path, mo
     assert "values of another one" in saves.problem(path, 4)
 
     assert not saves.torn_writes(tmp_path / "sound", 5).failures
+    monkeypatch.setattr(saves, "save_checkpoint", in_place)
+    in_place(path, saves.state_of(5), saves.ORIGIN)
+    assert saves.problem(path, 5) == ""
+    torn = saves.torn_writes(tmp_path / "torn", 5)
+    assert torn.failures and all("is damaged (it has " in one for one in torn.failures)
 
-    def torn(path: Path, state: Any, origin: Any) -> None:
-        """Write a file in place, as `torch.save` does."""
-        torch.save(state, path)
 
-    monkeypatch.setattr(saves, "save_checkpoint", torn)
-    assert saves.torn_writes(tmp_path / "torn", 3).failures
+def in_place(path: Path, state: Any, origin: Any) -> None:
+    """Write a checkpoint in its place, slowly, and without keeping the previous one."""
+    with tempfile.TemporaryDirectory() as other:
+        checkpoint.save_checkpoint(Path(other) / "checkpoint", state, origin)
+        content = (Path(other) / "checkpoint").read_bytes()
+    with open(path, "wb", buffering=0) as file:
+        for part in range(0, len(content), 20_000):
+            file.write(content[part : part + 20_000])
+            time.sleep(0.002)
+
+
+def test_a_save_that_is_not_synced_in_order_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not power.interrupted_calls(tmp_path / "sound").failures
+
+    def unsynced(path: Path, data: bytes) -> None:
+        temporary = path.with_name(f".{path.name}.{'0' * 16}.tmp")
+        descriptor = atomic.os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o644)
+        with atomic.os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        atomic.os.replace(temporary, path)
+        atomic.sync_folder(path.parent)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "_write", unsynced)
+        lost = power.interrupted_calls(tmp_path / "unsynced")
+    assert any("is older than" in one or "is damaged" in one for one in lost.failures)
+
+    monkeypatch.setattr(atomic, "sync_folder", lambda folder: None)
+    assert any("is older than" in one for one in power.interrupted_calls(tmp_path / "not entered").failures)
+
+
+def test_a_storage_error_that_loses_something_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, written = storage.Fault(), ("checkpoint", "write")
+    assert (
+        storage.trained(tmp_path / "whole", whole)[0] == 0 and whole.calls[written] == whole.calls["checkpoint", "open"]
+    )
+
+    def wrong(name: str) -> list[str]:
+        fault = storage.Fault(written, 4, 5, errno.ENOSPC)
+        return list(storage.wrong(tmp_path / name, fault, whole.calls[written]))
+
+    assert wrong("sound") == []
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        assert any(one.startswith("it left .checkpoint.") for one in wrong("left over"))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "MOST_FAILURES", 1)
+        assert any(one.startswith("exit code 6 instead of 0") for one in wrong("impatient"))
+    monkeypatch.setattr(atomic, "storage_error", lambda *given, **named: StorageError("something failed"))
+    assert any("do not contain" in one for one in wrong("silent"))
 
 
 @pytest.mark.proof
-def test_runs_are_killed_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kills, "KILLS", 1)
+def test_runs_are_killed_and_compared(tmp_path: Path) -> None:
     search = tmp_path / "search"
     kind = "retraining, EMA and drop path"
-    said, killed = kills.killed_run(kind, tmp_path / "run", search, ["threads=1"], 1)
-    assert not said and killed in (0, 1)
-    first = runs.fingerprint(tmp_path / "run" / "whole")
-    assert {"network.safetensors", "metrics.jsonl", "result.json"} <= first.keys()
-    weights = tmp_path / "run" / "killed" / "metrics.jsonl"
-    weights.write_text(weights.read_text().replace('"epoch": 0', '"epoch": 1'))
-    assert runs.fingerprint(tmp_path / "run" / "killed") != first
+    said, killed = kills.killed_run(kind, tmp_path / "run", search, ["threads=1"], 1, 1)
+    assert not said and killed == 1
+    first, again = runs.fingerprint(tmp_path / "run" / "whole"), tmp_path / "run" / "killed"
+    assert {"network.safetensors", "metrics.jsonl", "result.json", "checkpoint: objects.sgd"} <= first.keys()
+    record = again / "metrics.jsonl"
+    record.write_text(record.read_text().replace('"epoch": 0', '"epoch": 1'))
+    found = checkpoint.load_checkpoint(again / "checkpoint", {})
+    assert found is not None
+    found[0]["objects"]["sgd"]["state"][0]["momentum_buffer"][0] += 1
+    checkpoint.save_checkpoint(again / "checkpoint", found[0], {})
+    assert runs.differing(runs.fingerprint(again), first) == ["checkpoint: objects.sgd", "metrics.jsonl"]
+
+
+def test_enough_runs_are_killed_often_enough() -> None:
+    count = sum(kills.LONG.get(kind, kills.RUNS) for kind in runs.KINDS)
+    assert kills.LONG.keys() <= runs.KINDS.keys() and count >= 40 and count * kills.KILLS >= 200
 
 
 def test_an_unknown_series_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
