@@ -44,7 +44,7 @@ CHUNK = 2**20
 """Number of bytes of a file that are hashed at a time."""
 
 _reported: set[Path] = set()
-"""Folders with a file without a seal that was reported in this process."""
+"""Folders with a file that cannot be verified and that was reported in this process."""
 
 
 # --- JSON --------------------------------------------------------------------------------------------------------
@@ -225,20 +225,26 @@ def check_belongs(path: Path, seal: str) -> None:
         folder, name = path.absolute().parents[2], f"trained/{folder.name}/{name}"
     if name != RECORD and written_by(folder).get(name, seal) != seal:
         raise DamagedError(
-            f"{path} is not the file that the run in {folder} wrote; move it to another folder to use it, or resume the run with"
-            " resume=true to write its own file again."
+            f"{path} is not the file that the run in {folder} wrote according to its {RECORD}; move the one of the two that does not"
+            " belong there to another folder, then repeat the command of the run with resume=true to write its own again."
         )
 
 
 def written_by(folder: Path) -> dict[str, str]:
     """Return the seals of the files that a finished run wrote, by their names in its folder; empty if they are not known.
 
-    Raises DamagedError if the result of the run does not match its seal.
+    Raises DamagedError if the result of the run does not match its seal, and says so if it cannot be read.
     """
     record, tree = folder / RECORD, None
     with suppress(InputError, ValueError, RecursionError):
         tree = json.loads(read_bytes(record, most=MOST_BYTES).decode())
-    files = unseal(tree, str(record)).get(FILES) if isinstance(tree, dict) else None
+    again = "repeat the command of the run with resume=true to write it again"
+    if tree is None and os.path.lexists(record):
+        _warn_once(folder, f"{record} is damaged, so the other files there cannot be compared with it; {again}")
+    try:
+        files = unseal(tree, str(record)).get(FILES) if isinstance(tree, dict) else None
+    except DamagedError as error:
+        raise DamagedError(f"{str(error).rstrip('.')}, or move it to another folder and {again}.") from None
     return {name: seal for name, seal in files.items() if isinstance(seal, str)} if isinstance(files, dict) else {}
 
 
@@ -268,8 +274,14 @@ def damaged(where: str | Path, seal: str = "") -> DamagedError:
 
 def report_unsealed(path: Path) -> None:
     """Log, once for each folder, that a file has no seal, so that damage to it cannot be noticed."""
-    if path.parent not in _reported:
-        _reported.add(path.parent)
-        warn(
-            f"{path} has no {KEY}, so damage to it cannot be noticed; an older version or another program wrote it, or it was edited"
-        )
+    _warn_once(
+        path.parent,
+        f"{path} has no {KEY}, so damage to it cannot be noticed; an older version or another program wrote it, or it was edited",
+    )
+
+
+def _warn_once(folder: Path, text: str) -> None:
+    """Warn of a file in a folder of which this process has not yet warned."""
+    if folder not in _reported:
+        _reported.add(folder)
+        warn(text)

@@ -75,7 +75,8 @@ def check_same_run(
     Raises InputError or DamagedError if the folder holds a run with another configuration or origin. Nothing is wrong with that run.
     """
     folder = Path(launch.run)
-    origin = {**origin, CONFIGURATION: resolve.run_digest(_checked(folder, config))}
+    # The configuration comes first: another seed also changes the fingerprint of the data.
+    origin = {CONFIGURATION: resolve.run_digest(_checked(folder, config)), **origin}
     if launch.resume:
         checkpoint.check_origin(folder / RunFile.CHECKPOINT, origin)
     return origin

@@ -151,3 +151,22 @@ def test_the_file_of_another_run_is_refused(cell: Genotype, tmp_path: Path) -> N
         read_genotype(tmp_path / "genotype.json")
     (tmp_path / "elsewhere.json").write_text(text)
     assert read_genotype(tmp_path / "elsewhere.json").cells == LITERATURE["DARTS_V2"].cells
+
+
+def test_a_damaged_result_is_reported_with_what_to_do(
+    cell: Genotype, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "genotype.json").write_text(seal.seal_json(cell.to_json()))
+    result = seal.seal_json(json.dumps({seal.FILES: {}, "test_accuracy": 0.5}))
+    again = "repeat the command of the run with resume=true to write it again"
+    (tmp_path / "result.json").write_text(result[:-20])
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert read_genotype(tmp_path / "genotype.json") == cell
+    (said,) = caplog.messages
+    assert said == (
+        f"{tmp_path / 'result.json'} is damaged, so the other files there cannot be compared with it; {again}"
+    )
+    (tmp_path / "result.json").write_text(result.replace("0.5", "0.6"))
+    with pytest.raises(DamagedError, match=rf"result\.json is damaged: .*, or move it to another folder and {again}\."):
+        read_genotype(tmp_path / "genotype.json")
