@@ -93,7 +93,7 @@ def _check_records(state: Mapping[str, Any]) -> None:
         return
     lines, files = state["records"], state.get("files", {})
     if not (isinstance(lines, list) and all(isinstance(line, str) and is_record(line) for line in lines)):
-        raise ValueError("its records of the epochs are not lines of JSON")
+        raise ValueError("its records of the epochs are not lines of JSON with the numbers of an epoch")
     check_place_of_records(lines, state)
     if not (isinstance(files, dict) and all(isinstance(one, str) for pair in files.items() for one in pair)):
         raise ValueError("its list of files is not a list of hashes by name")

@@ -22,6 +22,7 @@ ESTIMATE = "tests/loops/test_rank.py::test_several_seeds_add_an_error_over_seeds
 RANKED_IMAGES = "tests/loops/test_rank.py::test_a_ranking_splits_the_training_set_into_two_parts"
 AUGMENTED = "tests/data/test_dataset.py::test_an_image_is_augmented_anew_in_every_epoch_and_stream"
 INTERVALS = "tests/training/test_intervals.py"
+CLAIM, RESUME = "tests/training/test_claim.py", "tests/training/test_resume.py"
 BILEVEL = "tests/strategy/test_bilevel.py"
 HOSTILE = "tests/whole/test_hostile_files.py"
 EXPECTED = "tests/cost/test_expected.py"
@@ -859,6 +860,66 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "        if differs:",
             "        if not differs and differs:",
             "tests/training/test_cuda_graph.py::test_a_replay_that_differs_is_not_used",
+        ),
+    ],
+    "training/claim.py": [
+        (
+            "a lock on a removed file counts",
+            "is_owner = os.path.samestat(os.fstat(descriptor), os.lstat(path))",
+            "is_owner = True",
+            f"{CLAIM}::test_the_lock_of_a_folder_that_was_removed_and_created_again_is_not_the_lock[owned]",
+        ),
+        (
+            "a lock is tried only once",
+            "if time.monotonic() > deadline:",
+            "if True:",
+            f"{CLAIM}::test_a_process_that_only_looks_whether_a_folder_is_in_use_does_not_stop_its_owner",
+        ),
+        (
+            "an error before the run is opened is not recorded",
+            "if launch.resume and not opened and not is_empty(folder) and _has_settings(folder, config):",
+            "if False:",
+            f"{RESUME}::test_an_error_before_the_run_is_opened_is_recorded",
+        ),
+        (
+            "a refused start changes the status",
+            "return all(name in resolve.HARMLESS or name.startswith((*UNDECIDED, *of_like)) for name in names)",
+            "return True",
+            f"{RESUME}::test_a_run_whose_device_is_missing_says_so_in_its_status",
+        ),
+    ],
+    "training/session.py": [
+        (
+            "other data count as a failure of the run",
+            "origin = check_same_run(claim, config, origin)",
+            "resources.enter_context(_status(claim, screen)), (origin := check_same_run(claim, config, origin))",
+            f"{RESUME}::test_a_refused_start_leaves_the_folder_as_it_was",
+        ),
+    ],
+    "training/state.py": [
+        (
+            "the settings of an optimiser come from the checkpoint",
+            'groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]',
+            "groups: Any = saved",
+            f"{RESUME}::test_settings_of_optimisers_do_not_come_from_a_checkpoint",
+        ),
+        (
+            "the records may have a gap",
+            "if not trainings or epoch != trainings[-1] or not (last <= stage if epoch == 0 else last == stage):",
+            "if not trainings:",
+            f"{RESUME}::test_records_are_those_of_the_epochs_up_to_a_position",
+        ),
+        (
+            "the number of records does not matter",
+            'if current != state["epoch"] or last > state["stage"] or not least <= len(trainings) <= state["stage"]:',
+            "if False:",
+            f"{RESUME}::test_a_state_that_cannot_be_used_is_refused_in_one_sentence",
+        ),
+        (
+            "the state of a guard has any shape",
+            "check_alike(thing.state_dict(), state)",
+            "pass",
+            f"{RESUME}::test_a_state_that_cannot_be_used_is_refused_in_one_sentence",
         ),
     ],
     "training/step_state.py": [

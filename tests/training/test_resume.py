@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rapdarts.training import checkpoint
 from rapdarts.training.claim import reserved
 from rapdarts.training.guard import Guard
 from rapdarts.training.session import open_run
+from rapdarts.training.state import check_place_of_records
 
 SEVEN = Experiment(seed=7, save_seconds=0)
 STOPPED_SEARCH = Path(__file__).parents[1] / "whole" / "runs_0_1_0" / "stopped_search"
@@ -359,6 +361,48 @@ def test_a_state_that_cannot_be_used_is_refused_in_one_sentence(name: str, run: 
     with pytest.raises(DamagedError) as caught:
         train(run, resume=True)
     assert str(caught.value).startswith(("checkpoint ", "the checkpoint in ")) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("places", "fits"),
+    [
+        ("00 01 10 11", True),
+        ("00 10 11", True),  # a stage that ended early
+        ("00 02 10 11", False),
+        ("00 11 10 11", False),
+        ("00 00 10 11", False),
+        ("01 10 11", False),
+        ("10 11", False),  # no record of a stage that did not diverge
+        ("00 01 10", False),
+        ("00 01 10 12", False),
+        ("00 01 10 11 12", False),
+        ("00 01 20 21", False),
+        ("10 00 01", False),
+    ],
+)
+def test_records_are_those_of_the_epochs_up_to_a_position(places: str, fits: bool) -> None:
+    """The position is the third epoch of the second stage; a place is a stage and an epoch, counted from 0."""
+    lines = [line(stage=int(place[0]), epoch=int(place[1])) for place in places.split()]
+    state = {"stage": 1, "epoch": 2, "finished": [{}], "objects": {"layer": {}}}
+    with nullcontext() if fits else pytest.raises(ValueError, match="records of"):
+        check_place_of_records(lines, state)
+
+
+def test_several_trainings_may_have_the_same_stage() -> None:
+    """Two replicas, and the first epoch of a third one."""
+    lines = [line(replica=number, epoch=epoch) for number in (1, 2) for epoch in (0, 1)]
+    check_place_of_records(
+        [*lines, line(replica=3)], {"stage": 2, "epoch": 1, "finished": [{}, {}], "objects": {"layer": {}}}
+    )
+
+
+def test_a_training_that_diverged_need_not_have_records() -> None:
+    state = {"stage": 2, "epoch": 0, "finished": [{"diverged": "at once"}, {"right": None}], "objects": {"layer": {}}}
+    check_place_of_records([line(stage=1)], state)
+    check_place_of_records([line(), line(stage=1)], state)
+    with pytest.raises(ValueError, match="records of 0 epochs"):
+        check_place_of_records([], state)
+    check_place_of_records([], {**state, "objects": {}})  # its steps are runs of their own
 
 
 @pytest.mark.parametrize(
