@@ -36,6 +36,9 @@ from tests.hung import LIMIT, in_time
 SIDE = 32
 """Height and width of the images, those of CIFAR."""
 
+MOST_BYTES = 10**9
+"""Memory that a process may have while it handles an input."""
+
 MARKER = "marker"
 """File that a hostile input would create if it were executed."""
 
@@ -58,6 +61,23 @@ class Input:
     content: bytes = b""
     text: bool = True
     others: dict[str, bytes] = field(default_factory=dict)
+
+
+class Memory:
+    """The most memory that this process has had during one input, in bytes. Linux can forget the most of the time before."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[list[int]]:
+        """Yield a list to which the most memory during the block is added."""
+        found: list[int] = []
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the most so far
+        yield found
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        found.append(int(status.partition("VmHWM:")[2].split()[0]) * 1024)
+        self.most = max(self.most, *found)
 
 
 @dataclass
@@ -243,12 +263,13 @@ def mutated_words(words: list[str], rng: random.Random) -> list[str]:
 # --- trials --------------------------------------------------------------------------------------------------------
 
 
-def fuzz(count: int, folder: Path, seed: int = 0) -> Iterator[Failure]:
+def fuzz(count: int, folder: Path, seed: int = 0, memory: Memory | None = None) -> Iterator[Failure]:
     """Give `count` mutated inputs to the command line, in turn of every kind, and yield those that it does not handle.
 
-    A command must end within 5 s with the exit code 0, 2 or 4, and an error must be one line; nothing may be executed.
+    A command must end within 5 s with the exit code 0, 2 or 4, and an error must be one line; nothing may be executed. The process,
+    which has loaded all that any of the inputs needs, may never have more than 1 GB.
     """
-    known = inputs()
+    known, memory = inputs(), memory or Memory()
     names = [*known]
     with (
         contextlib.chdir(folder),
@@ -259,18 +280,20 @@ def fuzz(count: int, folder: Path, seed: int = 0) -> Iterator[Failure]:
             assert code == 0, f"{name}: {err}"
         for number in range(count):
             name = names[number % len(names)]
-            yield from trial(name, known[name], number, random.Random(f"{seed} {number}"))
+            yield from trial(name, known[name], number, random.Random(f"{seed} {number}"), memory)
 
 
-def trial(name: str, one: Input, number: int, rng: random.Random) -> Iterator[Failure]:
+def trial(name: str, one: Input, number: int, rng: random.Random, memory: Memory) -> Iterator[Failure]:
     """Yield a failure unless the command handles a mutation of its input."""
     command, content = one.command, mutated(one.content, rng, one.text)
     if not one.path:
         command = mutated_words(command, rng)
         content = " ".join(command).encode("utf-8", "surrogatepass")
     began = time.monotonic()
-    with in_time():
+    with in_time(), memory.watched() as most:
         problem = problem_of(*answer(one, command, content))
+    if most[0] > MOST_BYTES:
+        problem = problem or f"it took {most[0] / 1e9:.2f} GB"
     if problem or time.monotonic() - began > LIMIT:
         yield Failure(name, number, problem or "it hung", content)
 

@@ -7,30 +7,41 @@ same file of another run. It reads each mutated file with a command and compares
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import random
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from rapdarts.cli.main import main
+from rapdarts.training import checkpoint
 from tests.tiny import TINY
 
 KINDS = ("cut", "flip", "zeros", "append", "swap")
-ALLOWED = (2, 4)
-"""Exit codes of a refused file."""
+ALLOWED, STOPPED = (2, 4), 75
+"""Exit codes of a refused file, and of a run that a signal has stopped."""
 
 SEARCH = ["digits", *TINY, "search.layers=[3]", "search.candidates=[0]", "search.skip_dropout=[0]"]
 TRAINING = ["digits", "threads=1", "data.fraction=0.1", "retrain.epochs=1", "retrain.batch=50"]
 SMALL, SKELETON = ["skeleton.layers=3", "skeleton.channels=4"], ["layers=3", "channels=4"]
+PRICED = ["hardware=chip.yaml", "latency=latency.json", "cost.energy=0.1", "cost.latency=0.1"]
+FIND = ["digits", *TINY, "budget.params=9k", "effort=0.02", "retrain.batch=24"]
+"""Settings of the runs. The tables of the priced search are in the folder of all runs."""
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file of a run, relative to the folder of all runs, and the command that reads it; `outputs` are files that the command writes."""
+    """A file of a run, relative to the folder of all runs, and the command that reads it; `outputs` are files that the command writes.
+
+    If it has `outputs`, only they are compared, because a command that continues a run also prints durations.
+    """
 
     file: str
     command: Sequence[str]
@@ -40,7 +51,8 @@ class Artefact:
 def series(folder: Path, complete: bool = False) -> list[Artefact]:
     """Run two searches and two retrainings with different seeds in `folder / "1"` and `folder / "2"`; return their files.
 
-    If `complete`, also run two rankings and two random baselines, and export the networks to ONNX files.
+    If `complete`, also run rankings, random baselines, a search with tables of energies and latencies, a retraining that keeps its best
+    network, one that is stopped, and `find`, and export the networks to ONNX files.
     """
     for number in "12":
         place, seed = folder / number, f"seed={number}"
@@ -48,11 +60,38 @@ def series(folder: Path, complete: bool = False) -> list[Artefact]:
             _call("search", *SEARCH, seed, f"run={place / 'search'}", f"resume={resume}")
         _call("retrain", str(place / "search"), *TRAINING, seed, f"run={place / 'network'}")
         if complete:
-            quick = ["rank.epochs=1", "retrain.batch=50", "rank.count=2", seed]
-            _call("rank", str(place / "search"), *quick, f"run={place / 'rank'}")
-            _call("search", *TRAINING, *SMALL, "strategy=random", "random.count=2", seed, f"run={place / 'random'}")
-            _call("export", str(place / "network"), "to=onnx", f"out={place / 'network' / 'net.onnx'}")
+            _run_others(place, seed)
     return [*_of_search_and_network(), *(_of_others() if complete else ())]
+
+
+def _run_others(place: Path, seed: str) -> None:
+    quick = ["rank.epochs=1", "retrain.batch=50", "rank.count=2", seed]
+    _call("rank", str(place / "search"), *quick, f"run={place / 'rank'}")
+    _call("search", *TRAINING, *SMALL, "strategy=random", "random.count=2", seed, f"run={place / 'random'}")
+    _call("export", str(place / "network"), "to=onnx", f"out={place / 'network' / 'net.onnx'}")
+    with chdir(place):
+        Path("chip.yaml").write_text(
+            f"name: chip\nmac_8: 0.2\nmac_32: {4 + len(seed)}\ndram_32: 1e2\n", encoding="utf-8"
+        )
+        _call("measure", "digits", *SKELETON, "networks=6", "threads=1", "out=latency.json")
+        _call("search", *SEARCH, *PRICED, seed, "run=priced")
+        _call("retrain", "search", *TRAINING, "retrain.validation_fraction=0.2", seed, "run=best")
+        _call("find", *FIND, seed, "run=find")
+        stop("retrain", "search", *TRAINING, "retrain.epochs=3", "save_seconds=0", seed, "run=stopped")
+
+
+def stop(*arguments: str, saves: int = 4) -> None:
+    """Run a command, and send it a signal when it has saved `saves` times."""
+    save, number = checkpoint.save_checkpoint, itertools.count(1)
+
+    def saving(path: Path, state: Any, origin: Any) -> None:
+        save(path, state, origin)
+        if next(number) == saves:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with patch.object(checkpoint, "save_checkpoint", saving):
+        code, _, errors = _main(arguments)
+    assert code == STOPPED, errors
 
 
 def _of_search_and_network() -> Iterator[Artefact]:
@@ -78,6 +117,34 @@ def _of_others() -> Iterator[Artefact]:
     yield from _reported("random")
     yield _weights("rank/trained/1/network.safetensors")
     yield Artefact("network/net.onnx", ["evaluate", "network/net.onnx", "timing=false", "--json"])
+    yield _weights("best/best.safetensors")
+    for file in ("latency.json", "hardware.yaml", "alphas.json"):
+        yield Artefact(f"priced/{file}", ["derive", "priced", "--json"])
+    for file in (
+        "checkpoint",
+        "checkpoint.previous",
+        "metrics.jsonl",
+        "config.yaml",
+        "environment.json",
+        "status.json",
+    ):
+        yield Artefact(
+            f"stopped/{file}", ["retrain", "search", "run=stopped", "resume=true"], ["stopped/network.safetensors"]
+        )
+    for file in (
+        "result.json",
+        "environment.json",
+        "config.yaml",
+        "plan.json",
+        "search/genotype.json",
+        "network/result.json",
+        "network/network.safetensors",
+    ):
+        yield Artefact(f"find/{file}", ["report", "find"])
+    for file in ("plan.json", "checkpoint", "search/candidates.json", "network/checkpoint"):
+        yield Artefact(
+            f"find/{file}", ["find", "run=find", "resume=true"], ["find/network/network.safetensors", "find/cell.svg"]
+        )
 
 
 def _reported(run: str) -> Iterator[Artefact]:
@@ -98,7 +165,7 @@ def survivors(folder: Path, artefacts: Sequence[Artefact], count: int, seed: int
     expected = [_read(folder / "1", artefact) for artefact in artefacts]
     assert all(code == 0 for code, _, _ in expected), [errors for _, _, errors in expected]
     for number in range(count):
-        place, kind = number % len(artefacts), KINDS[number % len(KINDS)]
+        place, kind = number % len(artefacts), draw.choice(KINDS)
         artefact = artefacts[place]
         file = folder / "1" / artefact.file
         kept = folder / "kept"
@@ -140,7 +207,7 @@ def _read(folder: Path, artefact: Artefact) -> tuple[int, list[str | bytes], str
     try:
         code, out, errors = _main(artefact.command)
         written = [_bytes(folder / output) for output in artefact.outputs] if code == 0 else []
-        return code, [out, *written], errors
+        return code, written or [out], errors
     finally:
         os.chdir(before)
 
