@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
+import mmap
 import os
+import random
+import re
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +21,8 @@ import torch
 from rapdarts.errors import StorageError
 from rapdarts.files import atomic
 from rapdarts.training import checkpoint, run
-from tests.faults import kills, power, record, runs, saves, storage
+from tests import fuzzed
+from tests.faults import kills, power, record, runs, saves, signals, states, storage
 from tests.faults.__main__ import main
 from tests.faults.series import Outcome, scaled, table
 
@@ -24,11 +30,17 @@ from tests.faults.series import Outcome, scaled, table
 def test_the_page_is_up_to_date() -> None:
     page = record.PAGE.read_text(encoding="utf-8")
     assert record.with_table(page) == page, "run `python -m tests.faults SERIES --keep`"
+    promised = re.findall(r"P\d+", " ".join(re.findall(r"(?m)^- \*\*(P[\dP, ]+)\.", page)))
+    assert promised and set(promised) == {f"P{number}" for number in range(1, 14)}
+    if record.RESULTS.exists():  # each promise is tested as soon as there are results
+        tested = {row["promise"].split()[0] for row in record.rows()}
+        assert tested == set(promised), f"no results of {sorted(set(promised) - tested)}"
 
 
 def test_an_outcome_states_what_its_trials_leave_open() -> None:
     assert Outcome("P2", "kills", 1000).bound == "below 0.3%"  # 1 - 0.05 ** (1 / 1000)
     assert Outcome("P2", "kills", 1).bound == "below 95.0%"
+    assert Outcome("P6", "saves", 60, sampled=False).bound == "–"
     assert Outcome("P2", "kills", 2, ["a", "b"]).bound == "below 100.0%"
     assert list(table([Outcome("P2", "kills", 50, ["a"], "slow")]))[-1] == "| P2 | kills | 50 | 1 | below 9.1% | slow |"
     assert [scaled(200, one) for one in (1, 0.1, 0.001)] == [200, 20, 1]
@@ -60,7 +72,7 @@ def test_a_state_that_is_lost_after_it_was_saved_is_a_failure(tmp_path: Path, mo
     in_place(path, saves.state_of(5), saves.ORIGIN)
     assert saves.problem(path, 5) == ""
     torn = saves.torn_writes(tmp_path / "torn", 5)
-    assert torn.failures and all("is damaged (it has " in one for one in torn.failures)
+    assert any("is damaged (it has " in one for one in torn.failures)
 
 
 def in_place(path: Path, state: Any, origin: Any) -> None:
@@ -135,6 +147,37 @@ def test_runs_are_killed_and_compared(tmp_path: Path) -> None:
 def test_enough_runs_are_killed_often_enough() -> None:
     count = sum(kills.LONG.get(kind, kills.RUNS) for kind in runs.KINDS)
     assert kills.LONG.keys() <= runs.KINDS.keys() and count >= 40 and count * kills.KILLS >= 200
+
+
+def test_a_command_that_ignores_a_signal_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); time.sleep({})"
+
+    def sent(seconds: float) -> signals.Tally:
+        words, tally = [sys.executable, "-c", program.format(seconds)], signals.Tally()
+        monkeypatch.setattr(signals, "words_of", lambda *given: words)
+        known = signals.Whole({signals.HANDLED: 0.1, signals.END: signals.MARGIN + 0.2})
+        signals.interrupt("evaluate", "evaluate", (signals.HANDLED, signals.END), known, tmp_path, 1, tally)
+        return tally
+
+    assert sent(0.5).failures == ["evaluate: only 0 of 1 signals were sent before the command ended"]
+    assert "exit code 0 after" in sent(3.0).failures[0]
+    assert signals.note(signals.Tally()) == ""
+
+
+def test_the_memory_of_an_input_is_measured_on_its_own() -> None:
+    memory = fuzzed.Memory()
+    with memory.watched() as large, mmap.mmap(-1, 200_000_000) as block:
+        block[::4096] = b"x" * math.ceil(200_000_000 / 4096)
+    with memory.watched() as small:
+        pass
+    assert small[0] < large[0] - 100_000_000 and memory.most == large[0]
+
+
+def test_changed_states_differ_in_one_place() -> None:
+    state = {"stage": 1, "records": ["{}"], "objects": {"sgd": {"lr": 0.1, "momentum": torch.ones(2)}}}
+    changes = {states.changed(state, random.Random(number))[1].partition(":")[0] for number in range(300)}
+    assert {"drop stage", "replace records", "alter objects.sgd.momentum", "add objects.sgd.lr"} <= changes
+    assert state["stage"] == 1 and len(state) == 3
 
 
 def test_an_unknown_series_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
