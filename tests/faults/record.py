@@ -17,6 +17,7 @@ from tests.faults.series import Outcome
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "reliability.json"
 PAGE = ROOT / "docs" / "reliability.md"
+PROMISES = [f"P{number}" for number in range(1, 14)]
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 """Lines of the page between which the table is written."""
 
@@ -41,7 +42,15 @@ def with_table(page: str) -> str:
     """Return the text of the page with the table of the results."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return "\n".join([before + BEGIN, "", *table(rows()), "", END + after])
+    left = missing()
+    note = [f"Not run in full yet: {', '.join(left)}.", ""] if left else []
+    return "\n".join([before + BEGIN, "", *table(rows()), "", *note, END + after])
+
+
+def missing() -> list[str]:
+    """Return the promises of which no results are kept."""
+    kept = {row["promise"].split()[0] for row in rows()}
+    return [promise for promise in PROMISES if promise not in kept]
 
 
 def table(results: Iterable[dict[str, Any]]) -> Iterator[str]:
