@@ -14,11 +14,11 @@ from pathlib import Path
 from tests.faults import runs
 from tests.faults.series import Outcome, say, scaled
 
-RUNS, LONG, KILLS = 5, {"find": 3, "search with replicas": 4, "second-order search": 4}, 5
-"""Runs of each kind, or fewer where they take long, and kills of each run, in the full series: 205 kills of 41 runs."""
+RUNS, LONG, KILLS = 5, {"find": 2, "search with replicas": 4, "second-order search": 4}, 5
+"""Runs of each kind, or fewer where they take long, and kills of each run, in the full series: 200 kills of 40 runs."""
 
-EARLIER = 0.7
-"""Factor of the latest moment of a kill, as a share of the time of a whole run, after a run that ended before it was killed."""
+LATEST, EARLIER = 0.8, 0.7
+"""Latest moment of a kill, as a share of the time of a whole run, and its factor after a run that ended before it was killed."""
 
 SAVING = ("save_seconds=0", "save_seconds=0.5", "save_seconds=60")
 """Times between checkpoints, in turn: after every step, sometimes, and only where a stage ends."""
@@ -55,7 +55,7 @@ def killed_run(
     A run that ends before it is killed is compared as well, and started anew; it is then killed earlier. Return what failed, and
     the number of kills.
     """
-    generator, kills, latest = random.Random(f"{kind} {number}"), 0, 1.0
+    generator, kills, latest = random.Random(f"{kind} {number}"), 0, LATEST
     began = time.monotonic()
     code, printed = runs.finish(runs.command(kind, place / "whole", *keys, search=search))
     if code:
@@ -65,7 +65,7 @@ def killed_run(
     while True:
         process = runs.start([*words, "resume=true"] if (place / "killed").exists() else words)
         if kills < wanted:
-            time.sleep(generator.uniform(0.1 * latest, latest) * seconds)
+            time.sleep(generator.uniform(0.1, 1.0) * latest * seconds)
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()

@@ -19,8 +19,8 @@ from rapdarts.interruptions import SIGNALS
 from tests.faults import runs
 from tests.faults.series import Outcome, say, scaled
 
-COUNT = 200
-"""Signals in the full series."""
+COUNT, LONG = 200, {"find": 8, "deriving": 12}
+"""Signals in the full series, and in phases that come late."""
 
 WITHIN, STEP = 2.0, 0.2
 """Seconds within which a signal is answered, and those that a training step takes at most in these runs."""
@@ -50,12 +50,12 @@ SHORT = [
 RETRAIN = ["retrain", "DARTS_V2", "data.name=npz", "data.path={images}", *runs.TRAINING[1:], "threads=1"]
 
 COMMANDS: dict[str, list[str]] = {
-    "search": [*runs.KINDS["search"], "search.epochs=5", "search.warmup_epochs=2"],
+    "search": [*runs.KINDS["search"], "search.epochs=4", "search.warmup_epochs=2"],
     "large search": [*runs.KINDS["search"], *SHORT, "skeleton.layers=200"],
-    "retrain": [*RETRAIN, "retrain.epochs=15"],
+    "retrain": [*RETRAIN, "retrain.epochs=10"],
     "test": [*RETRAIN, "retrain.epochs=1"],
-    "rank": [*runs.KINDS["ranking"], "rank.epochs=15"],
-    "random": [*runs.KINDS["random baseline"], "retrain.epochs=12"],
+    "rank": [*runs.KINDS["ranking"], "rank.epochs=10"],
+    "random": [*runs.KINDS["random baseline"], "retrain.epochs=10"],
     "find": runs.KINDS["find"],
     "evaluate": ["evaluate", "{network}", "threads=1"],
     "export": ["export", "{network}", "to=onnx"],
@@ -112,11 +112,11 @@ def series(folder: Path, scale: float) -> Iterator[Outcome]:
             signal.signal(number, lambda *_: None)
     save_images(folder / "images.npz")
     known: dict[str, Whole] = {}
-    each, tally = math.ceil(scaled(COUNT, scale) / len(PHASES)), Tally()
+    each, tally = math.ceil((COUNT - sum(LONG.values())) / (len(PHASES) - len(LONG))), Tally()
     for phase, (command, begins, ends) in PHASES.items():
         if command not in known:
             known[command] = uninterrupted(command, folder)
-        interrupt(phase, command, (begins, ends), known[command], folder, each, tally)
+        interrupt(phase, command, (begins, ends), known[command], folder, scaled(LONG.get(phase, each), scale), tally)
         say(f"{phase}: {len(tally.taken)} signals, {len(tally.failures)} failures so far")
     yield Outcome("P7 signals", "TERM, INT, HUP and USR1 in every phase", len(tally.taken), tally.failures, note(tally))
 
