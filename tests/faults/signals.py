@@ -95,7 +95,7 @@ class Whole:
 
 @dataclass
 class Tally:
-    """What the trials have shown."""
+    """The results of all trials."""
 
     taken: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)

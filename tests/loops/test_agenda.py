@@ -47,6 +47,7 @@ def test_the_time_of_a_step_covers_all_sessions(
         "objects": {},
         "meter": Meter().state_dict(),
         "records": [],
+        "seconds": 0.0,
     }
     save_checkpoint(tmp_path / "search" / "checkpoint", {**empty, "elapsed": 45.0}, {})
 
