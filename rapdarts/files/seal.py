@@ -201,11 +201,8 @@ def _seal_of_tree(tree: Any) -> str:
     """Return the seal of a JSON object that contains it, or the hash of a list of such objects; empty for another value."""
     if isinstance(tree, dict):
         return tree[KEY] if isinstance(tree.get(KEY), str) else ""
-    return (
-        hash_of(tree)
-        if isinstance(tree, list) and tree and all(isinstance(one, dict) and KEY in one for one in tree)
-        else ""
-    )
+    is_list = isinstance(tree, list) and tree and all(isinstance(one, dict) and KEY in one for one in tree)
+    return hash_of(tree) if is_list else ""
 
 
 def seal_of_bytes(content: bytes) -> str:

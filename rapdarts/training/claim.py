@@ -92,9 +92,8 @@ def reserved(verb: str, launch: Launch, name: str, config: Experiment) -> Iterat
 
     If a run with the settings `config` cannot be resumed, for example because its data are missing, status.json says so.
     """
-    if (
-        not launch.run or os.environ.get("WORLD_SIZE", "1") != "1"
-    ):  # several processes claim it in `session.reserved_by_first`
+    # Several processes claim it in `session.reserved_by_first`.
+    if not launch.run or os.environ.get("WORLD_SIZE", "1") != "1":
         yield launch
         return
     with reserved_alone(verb, launch, name, config) as claim:

@@ -50,10 +50,9 @@ def prepare(
 ) -> Begin:
     """Read the state to resume from in a folder whose lock is held, and write the configuration and the environment.
 
-    `origin` is that of `check_same_run`. Raises StorageError or DamagedError.
+    `config` and `origin` are those of `check_same_run`. Raises StorageError or DamagedError.
     """
     folder = Path(launch.run)
-    config = _checked(folder, config)
     resumed = _load(folder, origin, screen) if launch.resume else None
     environment = _environment_of(folder, verb, config.device, processes, screen)
     files.remove_leftovers(folder)
@@ -69,17 +68,18 @@ def prepare(
 
 def check_same_run(
     launch: configuration.Launch, config: configuration.Experiment, origin: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the origin of the checkpoints of a run: the given facts, and the digest of its configuration.
+) -> tuple[configuration.Experiment, dict[str, str]]:
+    """Return the configuration to save, and the origin of the checkpoints of a run: its digest, and the given facts.
 
     Raises InputError or DamagedError if the folder holds a run with another configuration or origin. Nothing is wrong with that run.
     """
     folder = Path(launch.run)
     # The configuration comes first: another seed also changes the fingerprint of the data.
-    origin = {CONFIGURATION: resolve.run_digest(_checked(folder, config)), **origin}
+    config = _checked(folder, config)
+    origin = {CONFIGURATION: resolve.run_digest(config), **origin}
     if launch.resume:
         checkpoint.check_origin(folder / RunFile.CHECKPOINT, origin)
-    return origin
+    return config, origin
 
 
 def _checked(folder: Path, config: configuration.Experiment) -> configuration.Experiment:

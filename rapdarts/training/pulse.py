@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-BEATS, POLL = 10, 0.1
+BEATS, POLL = 10, 0.01
 """Beats without those of another process after which it counts as silent, and seconds between two looks of a process that waits."""
 
 

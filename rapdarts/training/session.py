@@ -74,9 +74,9 @@ def open_run(
                 claim = resources.enter_context(claimed(verb, launch, name))
                 if isinstance(claim, Claim):
                     claim.opened.set()
-                origin = check_same_run(claim, config, origin)
+                saved, origin = check_same_run(claim, config, origin)
                 status = resources.enter_context(_status(claim, screen))
-                begin = vars(prepare(verb, config, claim, name, origin, process_group.size, screen, about))
+                begin = vars(prepare(verb, saved, claim, name, origin, process_group.size, screen, about))
                 status.begin()
         begin = process_group.broadcast(begin)
         signals.in_job = process_group.size > 1  # its processes can only stop together

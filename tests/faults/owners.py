@@ -28,7 +28,7 @@ WITHIN = 1.0
 """Seconds within which a command is refused because the folder is in use, besides the time that it takes to start."""
 
 SEVERAL = 10
-"""Of so many double starts, one is preceded by a measurement of the time that two commands take to start."""
+"""Number of double starts after which the time that two commands take to start is measured again."""
 
 
 def series(folder: Path, scale: float) -> Iterator[Outcome]:

@@ -35,7 +35,7 @@ PREEMPTED = 75
 """Exit code of a command that a signal has stopped."""
 
 SAMPLE = 10
-"""Of so many interrupted runs, one is finished and compared with a run that was never stopped."""
+"""Number of interrupted runs of which the first is finished and compared with a run that was never stopped."""
 
 TEST_IMAGES = 40_000
 """Images on which the network is tested, which takes several seconds."""

@@ -891,8 +891,8 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
     "training/session.py": [
         (
             "other data count as a failure of the run",
-            "origin = check_same_run(claim, config, origin)",
-            "resources.enter_context(_status(claim, screen)), (origin := check_same_run(claim, config, origin))",
+            "saved, origin = check_same_run(claim, config, origin)",
+            "resources.enter_context(_status(claim, screen)); saved, origin = check_same_run(claim, config, origin)",
             f"{RESUME}::test_a_refused_start_leaves_the_folder_as_it_was",
         ),
     ],
