@@ -36,8 +36,8 @@ from tests.hung import LIMIT, in_time
 SIDE = 32
 """Height and width of the images, those of CIFAR."""
 
-MOST_BYTES = 10**9
-"""Memory that a process may have while it handles an input."""
+MOST_BYTES = 500 * 10**6
+"""Memory that a process may take for an input."""
 
 MARKER = "marker"
 """File that a hostile input would create if it were executed."""
@@ -64,20 +64,25 @@ class Input:
 
 
 class Memory:
-    """The most memory that this process has had during one input, in bytes. Linux can forget the most of the time before."""
+    """The most memory that one input has taken, in bytes, beyond what this process had. Linux can forget the most of before."""
 
     def __init__(self) -> None:
         self.most = 0
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[list[int]]:
-        """Yield a list to which the most memory during the block is added."""
+        """Yield a list to which the memory that the block takes at most is added."""
         found: list[int] = []
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the most so far
+        before = self._high_water_mark()
         yield found
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        found.append(int(status.partition("VmHWM:")[2].split()[0]) * 1024)
+        found.append(self._high_water_mark() - before)
         self.most = max(self.most, *found)
+
+    @staticmethod
+    def _high_water_mark() -> int:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 @dataclass
@@ -267,7 +272,7 @@ def fuzz(count: int, folder: Path, seed: int = 0, memory: Memory | None = None) 
     """Give `count` mutated inputs to the command line, in turn of every kind, and yield those that it does not handle.
 
     A command must end within 5 s with the exit code 0, 2 or 4, and an error must be one line; nothing may be executed. The process,
-    which has loaded all that any of the inputs needs, may never have more than 1 GB.
+    which has loaded all that any of the inputs needs, may not take more than 500 MB for one.
     """
     known, memory = inputs(), memory or Memory()
     names = [*known]

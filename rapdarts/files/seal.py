@@ -106,10 +106,17 @@ def _sealed_yaml(text: str) -> tuple[str, str]:
 
 
 def check_yaml(text: str, where: str | Path) -> bool:
-    """Return whether a YAML text has a seal. Raises DamagedError if the text does not match it; `where` names the file."""
-    found = IN_YAML.match(text.replace("\r\n", "\n"))
-    if found and found[1] != _hash_of_text(text.replace("\r\n", "\n")[found.end() :]):
+    """Return whether a YAML text has a seal; `where` names the file.
+
+    Raises DamagedError if the text does not match its seal, or if `where` is a path in the folder of a finished run that wrote another
+    file. That of config.yaml is not compared here, because its run lists the digest of its settings.
+    """
+    text = text.replace("\r\n", "\n")
+    found = IN_YAML.match(text)
+    if found and found[1] != _hash_of_text(text[found.end() :]):
         raise damaged(where, f"the first line, with its {KEY}")
+    if isinstance(where, Path) and where.name != RunFile.CONFIG:
+        check_belongs(where, found[1] if found else "")
     return found is not None
 
 

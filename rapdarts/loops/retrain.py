@@ -33,12 +33,14 @@ from rapdarts.training.metrics import Evaluation, evaluate_logits, predict, topk
 from rapdarts.training.optimizer import autocast, optimizer_step, set_lr, sgd_for, to_device
 from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import SCHEDULES, drop_path, warmup
+from rapdarts.training.state import check_alike
 
 
 @dataclass
 class Best:
     """The weights with the best score on held-out images, saved together with the score so that the two always match."""
 
+    network: nn.Module
     score: float = -1.0
     epoch: int = -1
     weights: dict[str, Tensor] | None = None
@@ -47,7 +49,14 @@ class Best:
         return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
+        """Raise ValueError for weights that do not fit the network, which are loaded only at the end of the training."""
+        check_alike({"score": self.score, "epoch": self.epoch}, state)
+        own, weights = self.network.state_dict(), state["weights"]
+        if weights is not None:
+            if weights.keys() != own.keys():
+                raise ValueError("its weights have other names than those of the network")
+            check_alike(own, weights)
+        self.score, self.epoch, self.weights = state["score"], state["epoch"], weights
 
 
 class FinalNetwork:
@@ -60,7 +69,7 @@ class FinalNetwork:
     def __init__(self, network: nn.Module, ema_decay: float) -> None:
         self.ema = EMA(network, ema_decay) if ema_decay else None
         self.network = network if self.ema is None else self.ema.network
-        self.best = Best()
+        self.best = Best(self.network)
 
     @property
     def objects(self) -> dict[str, Stateful]:

@@ -23,10 +23,12 @@ from rapdarts.files import atomic as files
 from rapdarts.files.regular import NotRegular, opened
 from rapdarts.files.run_files import CHECKPOINT_HEAD
 from rapdarts.files.seal import KEY, seal_json, unseal
+from rapdarts.training.packing import pack, unpack
 from rapdarts.training.state import check_state, check_tensors
 
-MAGIC, CURRENT = (CHECKPOINT_HEAD + version + b"\n" for version in (b"1", b"2"))
-"""First lines of the formats that are read; in the current one, the header has a seal, which covers the origin."""
+MAGIC, SEALED, CURRENT = (CHECKPOINT_HEAD + version + b"\n" for version in (b"1", b"2", b"3"))
+"""First lines of the formats that are read. Since the second, the header has a seal, which covers the origin; since the third, the
+tensors are packed."""
 MOST_HEADER_BYTES = 10**7
 LATER = ("configuration",)
 """Facts that the origin of a checkpoint of an older version does not record; they are not compared."""
@@ -37,7 +39,7 @@ Check = Callable[[Mapping[str, Any]], None]
 def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> None:
     """Write a state of plain types and tensors, and keep the replaced file as `<path>.previous`. Raises StorageError."""
     buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    torch.save(pack(state), buffer)
     payload = buffer.getvalue()
     header = {"bytes": len(payload), "payload": hashlib.sha256(payload).hexdigest(), "origin": dict(origin)}
     try:
@@ -144,24 +146,24 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _header(file: BinaryIO) -> dict[str, Any]:
-    """Read the first two lines of a checkpoint, and return its size in bytes, the hash of its payload, and its origin."""
+    """Read the first two lines of a checkpoint, and return its version, its size in bytes, the hash of its payload, and its origin."""
     version = file.readline(len(CURRENT))
-    if version not in (MAGIC, CURRENT):
+    if version not in (MAGIC, SEALED, CURRENT):
         raise _Damage("its first line is not that of a rapdarts checkpoint")
     try:
         header = json.loads(file.readline(MOST_HEADER_BYTES))
-        if version == CURRENT:
-            if KEY not in header:
-                raise ValueError
-            header = unseal(header, "")
-        else:
+        if version == MAGIC:
             header["payload"] = header.pop(KEY)
+        elif KEY not in header:
+            raise ValueError
+        else:
+            header = unseal(header, "")
         wanted = {"bytes": int, "payload": str, "origin": dict}
         if any(type(header[name]) is not kind for name, kind in wanted.items()):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DamagedError):
         raise _Damage("its header cannot be read") from None
-    return dict(header)
+    return {**header, "version": version}
 
 
 def _read(path: Path, origin: Mapping[str, str], check: Check) -> dict[str, Any]:
@@ -175,25 +177,26 @@ def _read(path: Path, origin: Mapping[str, str], check: Check) -> dict[str, Any]
         raise _Damage("its content does not match its hash")
     _compare(path, header["origin"], origin)
     try:
-        state = _unpacked(payload)
+        content = _content(payload)
+        state = unpack(content) if header["version"] == CURRENT else content
         check(state)
     except ValueError as error:
         raise _Damage(str(error)) from None
     return state
 
 
-def _unpacked(payload: bytes) -> dict[str, Any]:
-    """Return the state in the content of a checkpoint. Raises ValueError."""
+def _content(payload: bytes) -> dict[str, Any]:
+    """Return the dictionary that torch.save wrote into a checkpoint. Raises ValueError."""
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             if sum(member.file_size for member in archive.infolist()) > len(payload):
                 raise ValueError("it unpacks to more bytes than it has")
-        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except ValueError:
         raise
     except Exception:  # torch's reader has no common class of errors for content that it did not write
         raise ValueError("torch cannot read its content as tensors and plain values") from None
-    if not isinstance(state, dict):
+    if not isinstance(content, dict):
         raise ValueError("it does not contain a dictionary")
-    check_tensors(state)
-    return state
+    check_tensors(content)
+    return content

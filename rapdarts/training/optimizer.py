@@ -72,12 +72,12 @@ def optimizer_step(
 
     Each gradient has the shape of its parameter, or is None. The optimiser must be a fused one, which decides on the device.
     """
-    # If fused SGD skips its first step, it leaves its momentum uninitialised. With zeros, the first step is the same.
+    # If fused SGD skips the first step of a weight, it leaves its momentum uninitialised. With zeros, that step is the same.
     given = optimizer.defaults
-    first = isinstance(optimizer, torch.optim.SGD) and given["fused"] and given["momentum"] > 0 and not optimizer.state
+    momentum = isinstance(optimizer, torch.optim.SGD) and given["fused"] and given["momentum"] > 0
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-        if first and gradient is not None:
+        if momentum and gradient is not None and optimizer.state[parameter].get("momentum_buffer") is None:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     if clip > 0:
         nn.utils.clip_grads_with_norm_(parameters, clip, verdict.norm)

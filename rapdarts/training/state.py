@@ -14,6 +14,7 @@ from rapdarts.errors import DamagedError, InputError, plural, shorten
 from rapdarts.files.json import Fault, is_whole, strict_loads
 from rapdarts.files.regular import read_bytes
 from rapdarts.training.guard import Guard
+from rapdarts.training.packing import joined
 
 DEEPEST = 50
 POSITION = ("stage", "epoch", "step")
@@ -175,6 +176,8 @@ def restore(name: str, thing: Any, states: Mapping[str, Any]) -> None:
         if isinstance(thing, torch.optim.Optimizer):
             state = {"state": state["state"], "param_groups": _own_groups(thing, state["param_groups"])}
         thing.load_state_dict(state)
+        if isinstance(thing, torch.optim.Optimizer):
+            _lay_out(thing)
     except OtherParameters:
         raise ValueError(f"contains the state of {name} for different parameters") from None
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -193,6 +196,14 @@ def _own_groups(optimizer: torch.optim.Optimizer, saved: Sequence[Mapping[str, A
         if isinstance(rate, Tensor) and rate.ndim == 0 and 0 <= float(rate) <= most:
             own["lr"] = rate
     return groups
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give the state of each parameter the parameter's memory format, because fused optimisers pair numbers by their place in memory."""
+    for parameter, facts in optimizer.state.items():
+        for name, value in facts.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                facts[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def check_fits(thing: Any, state: Mapping[str, Any]) -> None:
@@ -235,9 +246,9 @@ def check_alike(own: Mapping[str, Any], state: Mapping[str, Any]) -> None:
             raise ValueError(f"its {name} is {kinds[0]}, not {kinds[1]}")
 
 
-def not_finite(objects: Any, path: str = "") -> str:
-    """Return the dotted name of the first tensor that contains NaN or infinity, or an empty string."""
-    if isinstance(objects, Tensor):
-        return path if objects.is_floating_point() and not bool(torch.isfinite(objects).all()) else ""
-    items = objects.items() if isinstance(objects, Mapping) else enumerate(objects) if isinstance(objects, list) else ()
-    return next((broken for name, value in items if (broken := not_finite(value, f"{path}.{name}".strip(".")))), "")
+def not_finite(objects: Any) -> str:
+    """Return the dotted name of a tensor that contains NaN or infinity, or an empty string."""
+    for group, numbers in joined(objects):
+        if numbers.is_floating_point() and not bool(torch.isfinite(numbers).all()):
+            return next(".".join(map(str, path)) for path, tensor in group if not bool(torch.isfinite(tensor).all()))
+    return ""

@@ -36,10 +36,16 @@ class Status:
             return
         status: dict[str, Any] = {"state": "done", "exit_code": 0}
         if error is not None:
-            code, ours = exit_code(error), isinstance(error, RapdartsError | Stopped)
+            code = exit_code(error)
             state = "preempted" if code == Preempted.exit_code else "failed"
-            status = {"state": state, "exit_code": code, "why": str(error) if ours else repr(error)}
+            status = {"state": state, "exit_code": code, "why": _why(error)}
         write_status(self.path, status)
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt) and not isinstance(error, Stopped):
+        return "stopped immediately, without saving"
+    return str(error) if isinstance(error, RapdartsError | Stopped) else repr(error)
 
 
 def write_status(path: Path, status: Mapping[str, Any]) -> None:

@@ -22,7 +22,9 @@ def series(folder: Path, scale: float) -> Iterator[Outcome]:
     count = scaled(MUTATED, scale, 100)
     memory = fuzzed.Memory()
     found = [f"{one.name}, {one.number}: {one.what}" for one in fuzzed.fuzz(count, folder, SEED, memory)]
-    yield Outcome("P5 mutated inputs", "files and command lines", count, found, f"at most {memory.most / 1e9:.2f} GB")
+    yield Outcome(
+        "P5 mutated inputs", "files and command lines", count, found, f"one took at most {memory.most / 1e6:.0f} MB"
+    )
     count = scaled(STATES, scale, 6)
     found, codes = states.trials(folder / "states", count, SEED)
     note = f"{codes['4']} refused, {codes['0'] + codes['5']} resumed"

@@ -12,6 +12,7 @@ import pytest
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype, read_genotype
+from rapdarts.cost.prices import read_hardware
 from rapdarts.errors import DamagedError
 from rapdarts.files import seal
 
@@ -151,6 +152,22 @@ def test_the_file_of_another_run_is_refused(cell: Genotype, tmp_path: Path) -> N
         read_genotype(tmp_path / "genotype.json")
     (tmp_path / "elsewhere.json").write_text(text)
     assert read_genotype(tmp_path / "elsewhere.json").cells == LITERATURE["DARTS_V2"].cells
+
+
+def test_a_hardware_table_of_a_run_is_the_one_that_it_wrote(tmp_path: Path) -> None:
+    own, path = "mac_32: 9.9\n", tmp_path / "hardware.yaml"
+    content, sha = seal.seal_file("hardware.yaml", own)
+    assert isinstance(content, str)
+    path.write_text(content)
+    (tmp_path / "result.json").write_text(seal.seal_json(json.dumps({"files": {"hardware.yaml": sha}})))
+    assert read_hardware(str(path)).mac_32 == 9.9
+    for damaged in ("", "# written by rapd", own, seal.seal_yaml("mac_32: 4.6\n")):
+        path.write_text(damaged)
+        with pytest.raises(DamagedError, match=r"hardware\.yaml is not the file that the run in"):
+            read_hardware(str(path))
+    (tmp_path / "result.json").unlink()  # the table of a user
+    path.write_text(own)
+    assert read_hardware(str(path)).mac_32 == 9.9
 
 
 def test_a_damaged_result_is_reported_with_what_to_do(

@@ -25,7 +25,7 @@ from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.model_file import load_network, read_trained
 from rapdarts.files.run_files import RUN_FILES
 from rapdarts.loops import retrain as loop
-from rapdarts.loops.retrain import Best, summed_loss
+from rapdarts.loops.retrain import summed_loss
 from rapdarts.networks.reference import REFERENCE
 from rapdarts.training.checkpoint import load_checkpoint
 from rapdarts.training.metrics import Evaluation, evaluate_logits
@@ -255,15 +255,6 @@ def test_the_best_weights_are_those_of_the_best_epoch(
     assert (len(seen), result["best"]["test_loss"], result["test_loss"]) == (6, seen[4].loss, seen[5].loss)
     assert seen[4].loss != seen[5].loss
     assert f"best of 4 epochs on held-out images: test accuracy {seen[4]}\n" in capsys.readouterr().out
-
-
-def test_best_keeps_score_and_weights_together() -> None:
-    best = Best(0.5, 3, {"w": torch.ones(2)})
-    other = Best()
-    other.load_state_dict(best.state_dict())
-    assert (other.score, other.epoch) == (0.5, 3)
-    assert other.weights is not None
-    assert torch.equal(other.weights["w"], torch.ones(2))
 
 
 # --- parts of the recipe -----------------------------------------------------------------------------------------

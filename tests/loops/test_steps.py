@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Skeleton
@@ -18,11 +19,13 @@ from rapdarts.cost.expected import price_table
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import DataSet, load_dataset
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.loops.retrain import FinalNetwork, training_step
+from rapdarts.loops.retrain import Best, FinalNetwork, training_step
 from rapdarts.loops.search import alternation, build_stage
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.training.distributed import SINGLE_PROCESS
-from rapdarts.training.optimizer import set_lr, sgd_for
+from rapdarts.training.guard import Verdict
+from rapdarts.training.optimizer import optimizer_step, set_lr, sgd_for
+from rapdarts.training.state import restore
 from tests.loops import by_hand
 
 SPACE = named_space("darts").only(["none", "skip_connect", "avg_pool_3x3", "sep_conv_3x3", "dil_conv_3x3"])
@@ -144,3 +147,70 @@ def test_a_retraining_step_equals_the_step_by_hand(nesterov: bool, drop_path: fl
             torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-11)
         for ours, theirs in zip(final.network.buffers(), network.buffers(), strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_weight_whose_first_gradient_comes_late_starts_without_momentum(kept: bool) -> None:
+    """As with torch's plain SGD; if the step is skipped, its momentum is 0."""
+    early, late = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    sgd = torch.optim.SGD([early, late], 0.5, momentum=0.5, fused=True)
+    sure = Verdict(torch.tensor(True), torch.tensor(1.0))
+    optimizer_step(sgd, [early, late], [torch.ones(3), None], 0.0, sure)
+    optimizer_step(sgd, [early, late], [torch.ones(3)] * 2, 0.0, Verdict(torch.tensor(kept), torch.tensor(1.0)))
+    assert (early.tolist(), late.tolist()) == (([-0.25] * 3, [0.5] * 3) if kept else ([0.5] * 3, [1.0] * 3))
+    assert sgd.state[late]["momentum_buffer"].tolist() == [float(kept)] * 3
+
+
+def changed(**others: Any) -> Callable[[Best], dict[str, Any]]:
+    """Return a function that returns the state of the best weights with other entries."""
+    return lambda best: {**best.state_dict(), **others}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed(score=True), changed(score="0.5"), changed(epoch=0.5), changed(weights=[]), changed(weights={}),
+        lambda best: changed(weights={**best.weights, "unknown": torch.zeros(2)})(best),
+        lambda best: changed(weights={**best.weights, "weight": torch.zeros(2)})(best),
+        lambda best: changed(weights={**best.weights, "weight": best.weights["weight"].double()})(best),
+        lambda best: changed(weights={**best.weights, "weight": 1.0})(best),
+    ],
+)  # fmt: skip
+def test_best_weights_that_do_not_fit_the_network_are_refused(change: Callable[[Best], dict[str, Any]]) -> None:
+    best = Best(nn.Linear(2, 3))
+    states = {"best": best.state_dict()}
+    restore("best", best, states)
+    assert (best.score, best.epoch, best.weights) == (-1.0, -1, None)
+    best.weights = {name: value + 1 for name, value in best.network.state_dict().items()}
+    other = Best(best.network)
+    restore("best", other, {"best": best.state_dict()})
+    assert other.weights == best.weights
+    with pytest.raises(ValueError, match="does not fit best"):
+        restore("best", other, {"best": change(best)})
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_the_restored_state_of_an_optimiser_has_the_layout_of_its_weights(kind: Any) -> None:
+    """Fused optimisers pair the numbers of a weight and of its momentum by their place in memory."""
+    trained = {}
+    for layout in (torch.channels_last, torch.contiguous_format):
+        torch.manual_seed(0)
+        network = nn.Conv2d(3, 4, 3).to(memory_format=layout)  # type: ignore[call-overload]
+        options = {"momentum": 0.5} if kind is torch.optim.SGD else {}
+        optimizer = kind(network.named_parameters(), 0.5, fused=True, **options)
+        for step in range(2):
+            torch.manual_seed(step)
+            network(torch.randn(2, 3, 5, 5)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if not step:  # as it is in a checkpoint: contiguous
+                state = optimizer.state_dict()
+                plain = {
+                    at: {name: value.contiguous() for name, value in one.items()} for at, one in state["state"].items()
+                }
+                restore("it", optimizer, {"it": {**state, "state": plain}})
+        trained[layout] = network.weight.detach()
+        assert all(
+            one.stride() == network.weight.stride() for one in optimizer.state[network.weight].values() if one.ndim
+        )
+    torch.testing.assert_close(*trained.values())

@@ -339,7 +339,6 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "not finite": lambda state: state["objects"]["layer"]["weight"].fill_(float("nan")),
     "another shape": lambda state: state["objects"]["layer"].update(weight=torch.zeros(3, 3)),
     "no parameter groups": lambda state: state["objects"]["sgd"].pop("param_groups"),
-    "a tensor that is not stored": lambda state: state.update(bomb=torch.zeros(1).expand(2**40)),
     "deep nesting": lambda state: state.update(deep=deep()),
 }
 
@@ -353,6 +352,21 @@ def forge(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     origin = checkpoint.origin_of(file)
     for _ in range(2):  # the previous one, too
         checkpoint.save_checkpoint(file, found[0], origin)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"bomb": torch.zeros(1).expand(2**40)}, {"numbers": [torch.zeros(1).expand(2**40)]}, {"numbers": []}, {"tree": 1}],
+    ids=["a tensor that is not stored", "numbers that are not stored", "no numbers", "no tree"],
+)
+def test_a_packed_state_that_cannot_be_used_is_refused_in_one_sentence(
+    change: dict[str, Any], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = checkpoint.pack
+    monkeypatch.setattr(checkpoint, "pack", lambda state: {**pack(state), **change})
+    forge(run, lambda state: None)
+    with pytest.raises(DamagedError, match=r"[sS]tart a new run"):
+        checkpoint.load_checkpoint(run / "checkpoint", {})
 
 
 @pytest.mark.parametrize("name", STATES)

@@ -307,7 +307,8 @@ def test_the_first_interrupt_in_a_step_is_answered_and_the_second_one_stops_it(
                     os.kill(os.getpid(), signal.SIGINT)
                     time.sleep(10)
     assert type(stopped.value) is KeyboardInterrupt
-    assert json.loads((tmp_path / "status.json").read_text())["exit_code"] == 130
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["exit_code"], status["why"]) == (130, "stopped immediately, without saving")
 
 
 def test_a_file_is_replaced_atomically_without_leftovers(tmp_path: Path) -> None:

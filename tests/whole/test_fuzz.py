@@ -48,3 +48,12 @@ def test_the_judge_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     assert fuzzed.problem_of(0, "\u202e\n", "")
     Path(fuzzed.MARKER).touch()
     assert fuzzed.problem_of(2, "", refused) == "something was executed"
+
+
+def test_the_memory_of_one_input_is_measured_beyond_what_the_process_has() -> None:
+    held, memory = bytearray(b"a") * 10**8, fuzzed.Memory()
+    with memory.watched() as little:
+        pass
+    with memory.watched() as most:
+        del held[: len(bytearray(b"a") * 10**8)]
+    assert little[0] < 10**7 < 9 * 10**7 < most[0] == memory.most
