@@ -284,6 +284,7 @@ def test_a_network_with_fewer_edges_per_node_is_exported(tmp_path: Path, values:
     assert parse_genotype(onnx_facts(file).network.splitlines()[1], "metadata").cells == LITERATURE["FairDARTS_c"].cells
 
 
+@pytest.mark.proof
 def test_a_standalone_network_is_compared_on_random_pixels_or_an_experiment(
     run: Path, tmp_path: Path, values: Values, error_line: ErrorLine
 ) -> None:

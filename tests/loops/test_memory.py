@@ -82,11 +82,11 @@ def steps_alive(config: Experiment, space: SearchSpace, data: DataSet, table: Pr
     "settings",
     [
         [],
-        [("search.partial_channels", 2)],
-        [("search.checkpoint", True)],
+        pytest.param([("search.partial_channels", 2)], marks=pytest.mark.proof),
+        pytest.param([("search.checkpoint", True)], marks=pytest.mark.proof),
         [("search.supernet", "plain"), ("search.batch", 16)],
         [("search.unrolled", True), ("search.batch", 16)],
-        [("search.amp", "bf16"), ("search.batch", 16)],
+        pytest.param([("search.amp", "bf16"), ("search.batch", 16)], marks=pytest.mark.proof),
         [("search.space", "filters"), ("search.momentum", 0)],
     ],
     ids=lambda settings: str(settings[0][0]) if settings else "default",
@@ -290,6 +290,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the test limits the address space, which needs Linux")
+@pytest.mark.proof
 def test_a_process_is_warned_before_it_really_runs_out_of_memory(tmp_path: Path) -> None:
     """The process may allocate 400 MB more; the warning and the error name the same batch that fits."""
     settings = ["search.batch=400", "search.channels=32", "threads=1", f"run={tmp_path / 'run'}", "--json"]

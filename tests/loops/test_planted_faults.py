@@ -34,6 +34,9 @@ OF_SEARCH = [
     Fault(2, "weights", "gradient", -INF),
     Fault(5, "weights", "image", NAN),  # the last step
 ]
+QUICK = [OF_SEARCH[number] for number in (0, 2, 5, 8)]
+"""Faults planted in `make test`."""
+
 OF_RETRAINING = [
     Fault(0, "weights", "gradient", NAN),
     Fault(3, "weights", "loss", INF),
@@ -99,7 +102,10 @@ def check(loop: Any, fault: Fault, without: Any, folder: Path, *more: str) -> No
     assert warning.startswith("1 update was skipped")
 
 
-@pytest.mark.parametrize("fault", OF_SEARCH, ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, id=str(fault), marks=[] if fault in QUICK else [pytest.mark.proof]) for fault in OF_SEARCH],
+)
 def test_a_bad_update_of_a_search_leaves_no_trace(fault: Fault, without: Any, tmp_path: Path) -> None:
     check(searching, fault, without, tmp_path / "run")
 

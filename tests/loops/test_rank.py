@@ -370,6 +370,7 @@ def same_results(one: Path, other: Path) -> bool:
     return names[0] == names[1] and all((one / name).read_bytes() == (other / name).read_bytes() for name in files)
 
 
+@pytest.mark.proof
 def test_a_ranking_that_is_killed_and_stopped_resumes_bit_identically(
     search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,7 @@ def interrupt(patch: pytest.MonkeyPatch, after: str) -> None:
     patch.setattr(Run, name, signal_after)
 
 
-@pytest.mark.parametrize("after", ["epoch 1", "step 2", "step 4"])
+@pytest.mark.parametrize("after", ["epoch 1", "step 2", pytest.param("step 4", marks=pytest.mark.proof)])
 def test_an_interrupted_retraining_resumes_bit_identically(
     whole: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +133,7 @@ def test_an_interrupted_retraining_resumes_bit_identically(
     assert results(tmp_path / "cut") == results(whole)
 
 
+@pytest.mark.proof
 def test_a_killed_retraining_resumes_bit_identically(whole: Path, tmp_path: Path) -> None:
     folder, settings = tmp_path / "killed", ["retrain.validation_fraction=0.2", "save_seconds=0"]
     command = [sys.executable, "-m", "rapdarts", "retrain", "PDARTS", "digits", *TINY, f"run={folder}", *settings]
@@ -273,7 +274,7 @@ EVERYTHING = [
 ]
 
 
-@pytest.mark.parametrize("after", ["epoch 1", "step 8"])
+@pytest.mark.parametrize("after", [pytest.param("epoch 1", marks=pytest.mark.proof), "step 8"])
 def test_a_retraining_with_every_option_resumes_bit_identically(
     everything: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -460,7 +461,7 @@ def test_a_reference_network_learns_and_can_be_evaluated(
     assert f" {result['costs']['params']:,} | {result['costs']['macs']:,} | " in row
 
 
-@pytest.mark.parametrize("after", ["epoch 1", "step 4"])
+@pytest.mark.parametrize("after", [pytest.param("epoch 1", marks=pytest.mark.proof), "step 4"])
 def test_an_interrupted_reference_network_resumes_bit_identically(
     googlenet: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,7 +167,7 @@ def interrupt_and_resume(after: str, folder: Path, monkeypatch: pytest.MonkeyPat
     assert run_search(folder, *settings, "resume=true") == 0
 
 
-@pytest.mark.parametrize("after", ["epoch 1", "epoch 3", "step 2"])
+@pytest.mark.parametrize("after", ["epoch 1", pytest.param("epoch 3", marks=pytest.mark.proof), "step 2"])
 def test_an_interrupted_search_resumes_bit_identically(
     whole: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -553,6 +553,7 @@ def test_resuming_with_another_number_of_replicas_is_refused(three: Path, capsys
     assert "search.replicas: 3 -> 2" in capsys.readouterr().err
 
 
+@pytest.mark.proof
 def test_three_searches_equal_one_search_with_three_replicas(tmp_path: Path) -> None:
     """With a single stage and all images, each replica equals the search with its seed, and the genotype of their mean is the same."""
     stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0.3]", "epochs=1", "warmup_epochs=0", "subset=0.1"]
@@ -580,6 +581,7 @@ def test_three_searches_equal_one_search_with_three_replicas(tmp_path: Path) -> 
         assert found.genotype.provenance["seeds"] == seeds
 
 
+@pytest.mark.proof
 def test_searches_that_dropped_different_candidates_can_be_averaged(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

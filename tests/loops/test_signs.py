@@ -243,6 +243,7 @@ def test_a_short_healthy_search_with_a_rare_class_gets_no_remark(tmp_path: Path)
     assert warnings(tmp_path / "run") == []
 
 
+@pytest.mark.proof
 def test_a_retraining_with_a_rare_class_and_smoothed_labels_gets_no_remark(tmp_path: Path) -> None:
     """Its loss is below that of a constant prediction, which depends on the smoothing."""
     keys = [*rare(tmp_path), "retrain.batch=24", "retrain.epochs=12", "retrain.label_smoothing=0.1"]

@@ -89,7 +89,7 @@ def test_the_peak_memory_is_printed_after_the_other_costs(darts: PriceTable) -> 
     assert "peak_memory" not in found.costs and "peak_memory" not in found.genotype.costs
 
 
-@pytest.mark.parametrize("limits", [{}, {"params": 12_000.0}])
+@pytest.mark.parametrize("limits", [pytest.param({}, marks=pytest.mark.proof), {"params": 12_000.0}])
 def test_the_genotype_of_replicas_is_derived_from_their_mean(limits: dict[str, float], darts: PriceTable) -> None:
     rng = np.random.default_rng(0)
     weights = [rng.dirichlet(np.ones(8), DARTS.mask.shape[:2]) for _ in range(3)]

@@ -245,7 +245,7 @@ def test_a_derivation_includes_the_remark_on_its_lower_bound(table: PriceTable) 
     assert "at least" not in found.rule
 
 
-@pytest.mark.parametrize("share", [0.9, 1.0])
+@pytest.mark.parametrize("share", [0.9, pytest.param(1.0, marks=pytest.mark.proof)])
 def test_a_genotype_that_uses_the_budget_remains_through_three_stages(share: float, table: PriceTable) -> None:
     """The weights favour cheap primitives and the budget is near the maximum: the plain rule drops all expensive primitives."""
     limits, weights = {"params": 4.5e6}, favouring("skip_connect", "max_pool_3x3", "avg_pool_3x3")

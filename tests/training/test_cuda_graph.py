@@ -329,7 +329,9 @@ UnfusedSGD, UnfusedAdam = (
 )
 
 
-@pytest.mark.parametrize("name", spaces.NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "darts" else [pytest.mark.proof]) for name in spaces.NAMES]
+)
 def test_a_search_step_does_not_synchronise(name: str) -> None:
     """The step runs on the meta device, which has no values to read back, and uses no tensors of the host except scalars."""
     space = named_space(name)
@@ -354,7 +356,11 @@ def test_a_search_step_does_not_synchronise(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", [[], ["retrain.amp=bf16", "retrain.ema=0.9", "retrain.nesterov=true", "accumulate=2"]]
+    "recipe",
+    [
+        pytest.param([], marks=pytest.mark.proof),
+        ["retrain.amp=bf16", "retrain.ema=0.9", "retrain.nesterov=true", "accumulate=2"],
+    ],
 )
 def test_a_replayed_retraining_is_bit_identical(
     graphs: list[Replayed], recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -461,7 +467,7 @@ FAULTS = {
 }
 
 
-QUICK = ("weights are not updated", "random numbers differ", "a result is not a number")
+QUICK = ("weights are not updated",)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,7 @@ def test_losses_of_twenty_steps_agree_at_a_high_learning_rate_in_float64(tmp_pat
     assert (one - two).abs().max() < 1e-7
 
 
+@pytest.mark.proof
 def test_losses_of_twenty_steps_agree_in_float32_under_torchrun(tmp_path: Path) -> None:
     """With one cell and a low learning rate, rounding errors do not grow. An epoch is one step, so its mean loss is that of the step."""
     recipe = [*TWENTY_STEPS, "retrain.drop_path=0", "retrain.auxiliary=0", "retrain.lr=0.005", "skeleton.layers=1"]
@@ -287,6 +288,7 @@ def test_a_signal_to_one_process_stops_both_and_resuming_is_bit_identical(tmp_pa
     assert torch.equal(losses(tmp_path / "cut"), losses(tmp_path / "whole"))
 
 
+@pytest.mark.proof
 def test_a_dead_process_ends_the_job_and_one_process_resumes_it(tmp_path: Path) -> None:
     settings = retraining(tmp_path / "run", "retrain.epochs=4", "save_seconds=0")
     job = Job(tmp_path, command, *settings)
@@ -326,7 +328,7 @@ def test_a_process_that_hangs_ends_the_job(programs: Any, seconds: int, tmp_path
     assert status(tmp_path / "run")["exit_code"] == 7
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.proof), 1])
 def test_a_process_that_hangs_while_it_reads_its_data_ends_the_job(rank: int, tmp_path: Path) -> None:
     """The other one waits as long as it shows signs of life, and then 4 s."""
     job = Job(tmp_path, impatient, suspended_while_reading, str(rank), *retraining(tmp_path / "run"))
@@ -347,7 +349,7 @@ def test_a_checkpoint_may_take_longer_to_write_than_a_step(tmp_path: Path) -> No
     assert codes == [0, 0], errors
 
 
-@pytest.mark.parametrize("program", [leaves_early, never_comes])
+@pytest.mark.parametrize("program", [pytest.param(leaves_early, marks=pytest.mark.proof), never_comes])
 def test_a_process_that_is_missing_ends_the_job(program: Any, tmp_path: Path) -> None:
     began = time.monotonic()
     codes, errors = Job(tmp_path, impatient, program, *retraining(tmp_path / "run")).end()
@@ -365,7 +367,9 @@ def test_a_nan_in_one_process_is_skipped_by_both_processes(tmp_path: Path) -> No
     assert sum(record["skipped"] for record in records) == 1
 
 
-@pytest.mark.parametrize("shared", [[], ["retrain.joint_norms=false"]], ids=["joint", "separate"])
+@pytest.mark.parametrize(
+    "shared", [[], pytest.param(["retrain.joint_norms=false"], marks=pytest.mark.proof)], ids=["joint", "separate"]
+)
 def test_nans_in_one_process_stop_both_processes(shared: list[str], tmp_path: Path) -> None:
     """The process with the damaged batches says so; with joint batch norms, the other one has no finite values either."""
     codes, errors = Job(tmp_path, not_a_number, "3", *retraining(tmp_path / "run", *shared)).end()

@@ -281,7 +281,11 @@ OPS = ["none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "
 
 @pytest.mark.parametrize(
     ("keep", "partial", "edge_weights", "rate"),
-    [pytest.param(6, 1, True, 0.4, marks=pytest.mark.proof), (2, 1, False, 0.0), (3, 2, True, 0.3)],
+    [
+        pytest.param(6, 1, True, 0.4, marks=pytest.mark.proof),
+        pytest.param(2, 1, False, 0.0, marks=pytest.mark.proof),
+        (3, 2, True, 0.3),
+    ],
     ids=["all, dropout, edge weights", "two per edge", "three, dropout, half of the channels"],
 )
 def test_supernet_with_all_kernels_equals_the_plain_one(
@@ -309,6 +313,7 @@ def test_kernels_with_user_defined_primitives(same_eps: bool, launched: list[str
     assert ("_sum_terms" in launched) is same_eps
 
 
+@pytest.mark.proof
 def test_kernels_with_every_primitive_of_darts(launched: list[str]) -> None:
     assert_same_with_kernels(one_on_each_edge(), 1, False, 0.3)
     assert "_correlate" in launched and "_skip_gradient" in launched
