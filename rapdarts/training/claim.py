@@ -243,8 +243,6 @@ def _make_folder(launch: Launch, name: str) -> tuple[Path, Path | None]:
         if launch.run:
             folder = Path(launch.run)
             above = _missing(folder)
-            if folder.exists() and not folder.is_dir():
-                raise InputError(f"{folder} is not a folder; choose another path with run=PATH.")
             folder.mkdir(parents=True, exist_ok=True)
             return folder, above
         if launch.resume:

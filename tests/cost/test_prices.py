@@ -155,7 +155,7 @@ def test_the_width_admits_a_cell_within_the_cap_on_skips() -> None:
     check(settings, space, replace(FULL, layers=12, channels=channels))
 
 
-@pytest.mark.parametrize("name", ["darts", "filters", "nasbench201"])
+@pytest.mark.parametrize("name", ["darts", pytest.param("filters", marks=pytest.mark.proof), "nasbench201"])
 def test_a_refusal_names_the_floor_and_skeletons_that_fit(name: str) -> None:
     space, skeleton = named_space(name), Skeleton(6, 8, (3, 8, 8), 10)
     floor = int(sum(prices(SearchConfig(), space, skeleton).fixed[1:2]))  # the fixed params: pools and none are free

@@ -31,6 +31,7 @@ from rapdarts.training.metrics import predict
 from tests.bits import file_sha256, weights_sha256
 from tests.edited import plain
 from tests.evidence.found import facts
+from tests.mutations import stop
 from tests.pages import ROOT
 from tests.tiny import TINY
 
@@ -224,6 +225,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     return folder, time.monotonic() - began
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped in its search."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    stop(*command(folder)[3:], saves=2)
+    return folder
+
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
@@ -321,10 +330,8 @@ def test_a_wrong_time_is_refused_before_the_data_are_read(tmp_path: Path, capsys
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_run_without_its_budget_is_resumed_as_a_whole(
-    whole: tuple[Path, float], capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = whole[0]
+def test_a_run_without_its_budget_is_resumed_as_a_whole(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = stopped
     assert main(["find", "digits", f"run={folder}", "resume=true"]) == 2
     assert capsys.readouterr().err == (
         f"rapdarts: error: the budget of the run in {folder} is missing from this command; resume it with rapdarts find"
@@ -342,9 +349,9 @@ def test_a_run_without_its_budget_is_resumed_as_a_whole(
 
 
 def test_a_run_is_resumed_with_its_own_budget_and_its_own_plan_only(
-    whole: tuple[Path, float], capsys: pytest.CaptureFixture[str]
+    stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, before = whole[0], bits(whole[0])
+    folder, before = stopped, (stopped / "search" / "checkpoint").read_bytes()
     assert main(["find", *words(effort="0.05"), f"run={folder}"]) == 2
     assert f"{folder} already holds a run; add resume=true" in capsys.readouterr().err
     for changed, words_of_change in (
@@ -354,7 +361,7 @@ def test_a_run_is_resumed_with_its_own_budget_and_its_own_plan_only(
     ):
         assert main(["find", *words(**changed), f"run={folder}", "resume=true"]) == 2
         assert f"was started with a different configuration ({words_of_change})" in capsys.readouterr().err
-    assert bits(folder) == before
+    assert (folder / "search" / "checkpoint").read_bytes() == before
 
 
 def test_the_plan_of_another_budget_is_refused(

@@ -119,7 +119,7 @@ LOOPS = pytest.mark.parametrize("loop", [searching, retraining], ids=["search", 
 IN_A_ROW = [Fault(step, "weights", "loss", NAN) for step in (1, 2, 3)]
 
 
-@pytest.fixture(params=[1, INTERVAL], ids=["cpu", "gpu"])
+@pytest.fixture(params=[1, pytest.param(INTERVAL, marks=pytest.mark.proof)], ids=["cpu", "gpu"])
 def interval(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Check the guard as often as on a CPU or a GPU."""
     original = Guard.__init__

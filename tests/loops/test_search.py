@@ -615,7 +615,10 @@ def unpriced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     return dict(costs)
 
 
-@pytest.mark.parametrize("resource", COUNTERS)
+@pytest.mark.parametrize(
+    "resource",
+    [pytest.param(name, marks=[] if name in ("macs", "peak_memory") else [pytest.mark.proof]) for name in COUNTERS],
+)
 def test_a_price_on_a_resource_lowers_its_cost(resource: str, unpriced: dict[str, float], tmp_path: Path) -> None:
     prices = ["cost.macs=0", "cost.bytes=0", f"cost.{resource}=1000"]
     assert run_search(tmp_path / "priced", *prices, "skeleton.layers=6") == 0

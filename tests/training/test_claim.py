@@ -83,14 +83,6 @@ def test_a_new_folder_is_removed_after_an_error_before_the_run_began(tmp_path: P
     assert (tmp_path / "kept").is_dir()
 
 
-def test_a_path_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for resume in (False, True):
-        launch = Launch(run=str(tmp_path / "file"), resume=resume)
-        with pytest.raises(InputError, match="file is not a folder; choose another path"), claimed("test", launch, "t"):
-            pass
-
-
 def test_a_claim_is_held_by_the_run_that_it_is_for(tmp_path: Path) -> None:
     with reserved("test", Launch(), "test", Experiment()) as launch:
         assert launch == Launch()  # a folder without a name cannot be in use

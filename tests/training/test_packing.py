@@ -35,7 +35,7 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(TREES)
 def test_a_tree_is_the_same_after_it_was_saved_and_read(tree: dict[Any, Any]) -> None:
     buffer = io.BytesIO()
