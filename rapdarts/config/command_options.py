@@ -65,7 +65,9 @@ class DeriveConfig:
     channels: int = knob(0, "width of the deployment skeleton; 0: as in the run", "channels", low=0, high=65536)
     precision: int = knob(0, "bits per number in the deployed network; 0: as in the run", choices=(0, 32, 16, 8))
     hardware: str = knob(
-        "", "YAML file with the energy of each operation on your hardware; empty: as in the run", "path"
+        "",
+        "YAML file with the energy of each operation on your hardware, or horowitz_45nm; empty: as in the run",
+        "path",
     )
     latency: str = knob("", "latency table written by rapdarts measure; empty: as in the run", "path")
     space: str = knob(
@@ -193,7 +195,7 @@ class CountConfig:
     )
     hardware: str = knob(
         "",
-        "YAML file with the energy of each operation on your hardware; empty: the genotype's own, or 45 nm (Horowitz 2014) if it has none",
+        "YAML file with the energies of your hardware, or horowitz_45nm; empty: the genotype's own, or horowitz_45nm if it has none",
         "path",
     )
     rows: str = knob(

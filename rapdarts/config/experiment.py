@@ -250,7 +250,7 @@ class SearchConfig:
         32, "bits per number in the deployed network (for bytes, traffic and energy)", choices=(32, 16, 8)
     )
     hardware: str = knob(
-        "", "YAML file with the energy of each operation on your hardware; empty: 45 nm (Horowitz 2014)", "path"
+        "", "YAML file with the energy of each operation on your hardware; empty: horowitz_45nm (Horowitz 2014)", "path"
     )
     latency: str = knob("", "latency table written by rapdarts measure", "path")
     latency_of: str = knob("", "device of the latency table; empty: the device that runs the search")

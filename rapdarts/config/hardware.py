@@ -16,3 +16,8 @@ class HardwareConfig:
     mac_16: float = knob(1.5, "fp16 multiply and add", "pJ", above=0, high=1e12)
     mac_32: float = knob(4.6, "fp32 multiply and add", "pJ", above=0, high=1e12)
     dram_32: float = knob(640.0, "reading 32 bits from DRAM", "pJ", above=0, high=1e12)
+
+
+def is_built_in(hardware: str) -> bool:
+    """Return whether `search.hardware` stands for the defaults: it is empty, or their name, as printed with every energy."""
+    return hardware in ("", HardwareConfig().name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, groupby
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -226,7 +226,8 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
     """Return a row for every operation of a kind in LAYERS, and for every other layer with parameters that is not folded.
 
     The parameters of folded layers, mostly batch norms, are added to the row before them, or to the first row. Parameters
-    that no operation reads get their own row. Operations outside all submodules have the layer name ''.
+    that no operation reads get their own row. Operations outside all submodules have the layer name ''. The products of all
+    steps of a recurrent layer, such as an LSTM, are one row.
     """
     left = dict(network.named_parameters())
     rows: list[Row] = []
@@ -245,7 +246,18 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
         else:
             early += params
     rest = early + _sizes(left.values())
+    rows = [*_without_steps(network, rows)]
     return [*rows, Row(REST, "other", (), 0, rest, 0, 0, 0)] if rest else rows
+
+
+def _without_steps(network: nn.Module, rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows in which those of one recurrent layer that follow each other are merged; its shape is left out."""
+    for layer, group in groupby(rows, lambda row: row.layer):
+        parts = list(group)
+        if layer != REST and isinstance(network.get_submodule(layer), nn.RNNBase):
+            yield replace(Row.of(parts, layer), kind=parts[0].kind)
+        else:
+            yield from parts
 
 
 def _of_one(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import torch
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import key_values
 from rapdarts.config.experiment import SearchConfig, budget_limits
-from rapdarts.config.hardware import HardwareConfig
+from rapdarts.config.hardware import HardwareConfig, is_built_in
 from rapdarts.config.resources import RESOURCES
 from rapdarts.cost.count import Counter, additive, resources
 from rapdarts.cost.expected import PriceTable
@@ -21,8 +21,8 @@ from rapdarts.files.yaml import read_yaml
 
 
 def read_hardware(path: str) -> HardwareConfig:
-    """Read hardware energies from a file, or return the defaults for an empty path. Raises InputError for an invalid file."""
-    if not path:
+    """Read hardware energies from a file, or return the defaults if `path` is empty or their name. Raises InputError."""
+    if is_built_in(path):
         return HardwareConfig()
     settings = read_yaml(Path(path), example="mac_32: 4.6")
     return key_values.parse_settings(HardwareConfig, [("name", Path(path).stem), *settings], where=path)

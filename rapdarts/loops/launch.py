@@ -9,6 +9,7 @@ from rapdarts.architecture.genotype import validate
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.experiment import Experiment, Launch, SearchConfig, budget_limits
+from rapdarts.config.hardware import is_built_in
 from rapdarts.config.resources import within
 from rapdarts.cost.latency import LatencyTable
 from rapdarts.data.dataset import DataSet, Reader, load_dataset
@@ -234,5 +235,6 @@ def said_before(data: DataSet, lines: Sequence[str], config: Experiment, screen:
 def inputs_of(config: Experiment, data: DataSet, given: Space, latency: LatencyTable | None) -> dict[str, str]:
     """Return, by name, the inputs that a search depends on in addition to its configuration."""
     times = text_of(config.search.latency) if latency is None else latency.to_json()
-    tables = {"hardware table": text_of(config.search.hardware), "latency table": times}
+    hardware = "" if is_built_in(config.search.hardware) else text_of(config.search.hardware)
+    tables = {"hardware table": hardware, "latency table": times}
     return {"data set": data.fingerprint, "search space": source_of(given), **tables}

@@ -316,6 +316,24 @@ def test_macs_of_shared_layers_are_counted_as_often_as_they_run() -> None:
     assert [(row.params, row.macs) for row in rows_of(network, trace(network, (3, 4, 4)).ops)] == [(12, 144), (0, 144)]
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_steps_of_a_recurrent_layer_are_one_row(kind: type[nn.RNNBase]) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent, self.out = kind(24, 6, batch_first=True), nn.Linear(6, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.recurrent(x.transpose(1, 2).flatten(2))[0][:, -1])
+
+    network = Twice()
+    gates = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1}[kind]
+    recurrent, out = rows_of(network, trace(network, (3, 8, 8)).ops)
+    assert (recurrent.layer, recurrent.kind, recurrent.params) == ("recurrent", "linear", gates * 6 * (24 + 6 + 2))
+    assert recurrent.macs == 8 * gates * 6 * (24 + 6)
+    assert (out.layer, out.params, out.macs) == ("out", 35, 30)
+
+
 def test_module_of_a_layer() -> None:
     with torch.device("meta"):
         network = REFERENCE["googlenet"].build((3, 224, 224), 1000)

@@ -12,6 +12,7 @@ import pytest
 from rapdarts.architecture.genotype import one_hot, random_genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import RULES, BudgetConfig, SearchConfig, budget_limits
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.cost.prices import prices, read_hardware
@@ -58,6 +59,15 @@ def test_custom_hardware(tmp_path: Path) -> None:
     assert cost["energy"] == pytest.approx(1e-12 * cost["macs"] + 100e-12 * cost["params"], rel=1e-12)
     file.write_text("mac_32: 1.0\n")
     assert read_hardware(str(file)).name == "phone"  # the name comes from the file, not from the default hardware
+
+
+def test_the_built_in_hardware_has_the_name_that_is_printed_with_energies() -> None:
+    assert read_hardware("horowitz_45nm") == read_hardware("") == HardwareConfig()
+    genotype = random_genotype(DARTS, np.random.default_rng(0))
+    named, default = (
+        prices(SearchConfig(hardware=name), DARTS, SMALL).exact(genotype) for name in ("horowitz_45nm", "")
+    )
+    assert named == default
 
 
 @pytest.mark.parametrize(
