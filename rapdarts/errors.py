@@ -55,9 +55,13 @@ class DivergedError(RapdartsError):
 
 
 class StorageError(RapdartsError):
-    """A failure to write to disk: the disk is full or read-only, or access is denied."""
+    """A failure to write to disk: the disk is full or read-only, or access is denied.
+
+    `fact` is the message without advice that only helps before a run starts; it is empty if there is none.
+    """
 
     exit_code = 6
+    fact = ""
 
 
 class DeviceError(RapdartsError):

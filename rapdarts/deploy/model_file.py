@@ -20,7 +20,7 @@ from rapdarts.cost.count import not_counted
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import Blueprint, of_card
 from rapdarts.deploy.space_lookup import Space
-from rapdarts.errors import DamagedError, InputError
+from rapdarts.errors import DamagedError, InputError, ran_out_of_memory
 from rapdarts.files import seal
 from rapdarts.files.json import strict_loads
 from rapdarts.files.regular import open_regular, read_bytes
@@ -143,6 +143,8 @@ def load_network(trained: TrainedFile) -> nn.Module:
                 raise RuntimeError(f"{name} is {kinds[0]}, not {kinds[1]}")
         network.load_state_dict(weights, assign=True)
     except (SafetensorError, OSError, RuntimeError) as error:
+        if ran_out_of_memory(error):
+            raise
         raise DamagedError(
             f"{trained.path}: the weights do not match the network ({' '.join(str(error).split())[:300]})."
         ) from None

@@ -92,7 +92,10 @@ def storage_error(path: Path, error: OSError, needed: int = 0, of_run: bool = Fa
             f"{path} cannot be written: {error.strerror} (it needs {megabytes(needed)}{room}). {remedy}."
         )
     remedy = "Choose another place with run=PATH" if of_run else "Choose another path"
-    return StorageError(f"{_short(path)} cannot be written: {error.strerror}. {remedy}.")
+    fact = f"{_short(path)} cannot be written: {error.strerror}."
+    found = StorageError(f"{fact} {remedy}.")
+    found.fact = fact
+    return found
 
 
 def _short(path: Path) -> str:

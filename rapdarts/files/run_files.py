@@ -67,6 +67,22 @@ RUN_FILES = frozenset(name for key, name in vars(RunFile).items() if key.isupper
 """Names of all files in `RunFile`."""
 
 
+RESULTS = frozenset(
+    (
+        RunFile.ALPHAS,
+        RunFile.BEST_GENOTYPE,
+        RunFile.BEST_NETWORK,
+        RunFile.CANDIDATES,
+        RunFile.GENOTYPE,
+        RunFile.GENOTYPES,
+        RunFile.NETWORK,
+        RunFile.RANKING,
+        RunFile.RESULT,
+    )
+)
+"""Names of the files that a run is made for; nobody wants to lose them, even without the checkpoint that they came from."""
+
+
 def begun(folder: Path) -> bool:
     """Return whether a run in this folder has saved a checkpoint, metrics or a result."""
     names = (RunFile.CHECKPOINT, RunFile.CHECKPOINT_BEFORE, RunFile.RESULT)
@@ -82,7 +98,7 @@ def verb_of(folder: Path) -> str:
         verb = json.loads(read_bytes(folder / RunFile.ENVIRONMENT, most=MOST_RECORD_BYTES))["verb"]
     except (InputError, ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return verb if verb in COMMANDS else ""
+    return verb if isinstance(verb, str) and verb in COMMANDS else ""
 
 
 def resuming(folder: Path) -> str:

@@ -99,11 +99,14 @@ class Work:
     agenda: Agenda
     latency: LatencyTable | None = None
 
-    def step(self, name: str, work: Callable[[Launch, Screen], dict[str, Any]]) -> dict[str, Any]:
+    def step(
+        self, name: str, work: Callable[[Launch, Screen], dict[str, Any]], may_diverge: bool = False
+    ) -> dict[str, Any]:
         """Run `work` in the folder `name`, and return its result with the time it took, as plain values. A finished step is not repeated.
 
-        The time covers all sessions; of a session that was killed, it covers the part until its last checkpoint. Raises Preempted,
-        for the whole run, if a signal stops the step.
+        The time covers all sessions; of a session that was killed, it covers the part until its last checkpoint. If the training
+        diverges and it `may_diverge`, the result is the reason under "diverged". Raises Preempted, for the whole run, if a signal
+        stops the step.
         """
         folder = self.run.folder / name
         screen = Screen(silent=self.run.screen.closed, whole=self.agenda.left)
@@ -114,6 +117,10 @@ class Work:
                 facts = work(Launch(str(folder), begun(folder)), screen)
             except Preempted as error:
                 raise Preempted(error.sentence, str(self.run.folder)) from None
+            except DivergedError as error:
+                if not may_diverge:
+                    raise
+                facts = {"diverged": str(error)}
             return {**facts, "step_seconds": self.agenda.end()}
 
         return self.run.keep(name, timed)
@@ -136,18 +143,10 @@ def prove(work: Work, plan: Plan, found: Mapping[str, Any], reference: Reference
     `found` is the result of the search. Returns the results of all steps, by name. If a training diverged, its result is the reason
     under "diverged". Raises Preempted if a signal stops the run.
     """
-    results: dict[str, Any] = {}
-    name = reference.reference
+    name, cells = reference.reference, entries_of(work, found["random"], "random cell {}")
+    results = trained_best(work, cells, plan.random, "random/", may_diverge=True)
     known = Found(name, name, reference=name)
-    try:
-        results |= trained_best(work, entries_of(work, found["random"], "random cell {}"), plan.random, "random/")
-    except DivergedError as error:
-        results["random/network"] = {"diverged": str(error)}
-    try:
-        results["reference"] = work.step("reference", partial(_retrain, work, known, None))
-    except DivergedError as error:
-        results["reference"] = {"diverged": f"{name}: {error}"}
-    return results
+    return {**results, "reference": work.step("reference", partial(_retrain, work, known, None), may_diverge=True)}
 
 
 def _search(work: Work, plan: Plan, launch: Launch, screen: Screen) -> dict[str, Any]:
@@ -183,21 +182,26 @@ def entries_of(work: Work, cells: Sequence[Mapping[str, Any]], source: str) -> l
     return found
 
 
-def trained_best(work: Work, cells: Sequence[RankingEntry], rounds: Sequence[Round], prefix: str) -> dict[str, Any]:
+def trained_best(
+    work: Work, cells: Sequence[RankingEntry], rounds: Sequence[Round], prefix: str, may_diverge: bool = False
+) -> dict[str, Any]:
     """Select a cell by successive halving on held-out training images, train its network, and test it once.
 
-    The folders of the steps begin with `prefix`. Returns the results of the steps by name. Raises DivergedError if the training of
-    all cells in a round, or that of the winner, diverges.
+    The folders of the steps begin with `prefix`. Returns the results of the steps by name. If the training of all cells in a round,
+    or that of the winner, diverges and it `may_diverge`, the result of the network is the reason; otherwise raises DivergedError.
     """
     results: dict[str, Any] = {}
     for number, one in enumerate(rounds, 1):
         name, entries = f"{prefix}rank-{number}", cells[: one.networks]
-        results[name] = work.step(name, partial(_rank, work, entries, one.epochs, number))
+        ranked = work.step(name, partial(_rank, work, entries, one.epochs, number), may_diverge)
+        if "diverged" in ranked:
+            return {**results, f"{prefix}network": ranked}
+        results[name] = ranked
         by_line = {entry.genotype.line: entry for entry in entries}
         cells = [by_line[network["genotype"]] for network in results[name]["networks"] if not network["diverged"]]
     name = f"{prefix}network"
     winner = Found("the winner", str(work.run.folder / name), cells[0].genotype)
-    results[name] = work.step(name, partial(_retrain, work, winner, work.space))
+    results[name] = work.step(name, partial(_retrain, work, winner, work.space), may_diverge)
     return results
 
 

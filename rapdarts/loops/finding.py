@@ -177,6 +177,7 @@ def summary(work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any
     config, folder, network = work.config, work.run.folder, results["network"]
     genotype, limits = read_genotype(folder / "network" / RunFile.GENOTYPE), budget_limits(config.search.budget)
     exact, export = table.exact(genotype), dict(results["export"])
+    rounds = [results[f"rank-{number}"] for number in range(1, len(plan.rounds) + 1)]
     return {
         "genotype": genotype.line,
         "data": work.data.name,
@@ -188,7 +189,9 @@ def summary(work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any
         "latency": {name: fact for name, fact in results.get(STEP, {}).items() if name != "step_seconds"} or None,
         "certainty": results["search"]["certainty"],
         "notes": results["search"]["notes"],
-        "warnings": [*results["search"].get("warnings", []), *network.get("warnings", [])],
+        "warnings": [
+            *dict.fromkeys(line for one in (results["search"], *rounds, network) for line in one.get("warnings", []))
+        ],
         "plan": asdict(plan),
         "steps": [
             {
@@ -198,7 +201,7 @@ def summary(work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any
             }
             for name, result in results.items()
         ],
-        "rounds": [results[f"rank-{number}"] for number in range(1, len(plan.rounds) + 1)],
+        "rounds": rounds,
         "export": export,
         "seconds": round(sum(result.get("step_seconds", 0.0) for result in results.values()), 1),
     }

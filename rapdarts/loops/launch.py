@@ -36,6 +36,7 @@ from rapdarts.networks.batched.verified import kernels_for
 from rapdarts.strategy.rule import check_skip_paths, derivable
 from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
+from rapdarts.training.intervals import wilson
 from rapdarts.training.log import Screen
 from rapdarts.training.session import open_run, reserved_by_first
 
@@ -115,6 +116,10 @@ def run_random_baseline(
             run.write(RunFile.LATENCY, latency.to_json())
         with training_within_memory(config.retrain):
             result = random_baseline(config, drawn, data, run)
+        reached = max(one["test_accuracy"] or 0.0 for one in result["networks"])
+        batches, _ = retraining.training_batches(config, data)
+        best, steps = wilson(reached, len(data.test)), batches.steps * config.retrain.epochs
+        result["warnings"] = signs.of_trainings(config.retrain, data, run.records(), best, steps)
         run.write_result(result)
     return RandomBaseline(result, run.folder)
 
@@ -139,6 +144,9 @@ def run_ranking(
     with open_run("rank", config, launch, name, inputs, screen, about=data.lines) as run:
         with training_within_memory(config.retrain):
             result = rank(config, entries, skeleton, data, run)
+        batches, _ = batches_of_ranking(data, config)
+        best, steps = result["networks"][0]["interval"], batches.steps * config.rank.epochs
+        result["warnings"] = signs.of_trainings(config.retrain, data, run.records(), best, steps)
         run.write_result(result)
     shown = resources_shown(config, list(result["networks"][0]["costs"]))
     return Ranked(read_genotype(run.folder / RunFile.BEST_GENOTYPE), result, run.folder, shown, own_space(given))

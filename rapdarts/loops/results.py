@@ -97,7 +97,7 @@ class RandomBaseline:
         return self.folder / RunFile.RESULT
 
     def __repr__(self) -> str:
-        return f"{self.report['summary']}\nwritten to {self.file}"
+        return "\n".join([self.report["summary"], *warnings_of(self.report), f"written to {self.file}"])
 
 
 @dataclass(frozen=True, repr=False)

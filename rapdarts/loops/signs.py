@@ -22,6 +22,7 @@ from rapdarts.data.dataset import DataSet
 from rapdarts.data.images import Images
 from rapdarts.errors import plural
 from rapdarts.training.class_weights import class_weights
+from rapdarts.training.intervals import Interval
 from rapdarts.training.metrics import Evaluation
 
 Record = Mapping[str, Any]
@@ -93,6 +94,23 @@ def of_retraining(
     return [*filter(None, found)]
 
 
+def of_trainings(
+    settings: RetrainConfig, data: DataSet, records: Sequence[Record], best: Interval, steps: int
+) -> list[str]:
+    """Return the signs of several finished trainings, of `steps` steps each, from the records of all their epochs.
+
+    `best` is the 95 % interval of the highest accuracy. With class weights, even a low accuracy is no sign.
+    """
+    found = [constant_pixels(data.train), skipped_updates(records)]
+    share = _largest_share(data.train.labels)
+    if settings.class_weights == "none" and steps >= ENOUGH_STEPS and best[0] <= share:
+        found.append(
+            f"no accuracy is above that of always predicting the most frequent class, {100 * share:.2f} %; change the learning rate,"
+            " train longer, or check the data"
+        )
+    return [*filter(None, found)]
+
+
 # --- each sign -----------------------------------------------------------------------------------------------------
 
 
@@ -161,9 +179,10 @@ def alphas_unmoved(settings: SearchConfig, space: SearchSpace, last: Record, upd
     """Return a warning if the alphas are near their random initial values, so that they choose at random.
 
     Adam's steps have about the length of the learning rate, so even a random walk of `updates` steps reaches the square
-    root of their number times the learning rate. A search in which this is not far beyond the initial values is too short.
+    root of their number times the learning rate. A search in which this is not far beyond the initial values is too short,
+    unless it would have been long enough with the default rate.
     """
-    if settings.alpha_lr * math.sqrt(updates) < 2 * MOVED * settings.alpha_init:
+    if max(settings.alpha_lr, SearchConfig().alpha_lr) * math.sqrt(updates) < 2 * MOVED * settings.alpha_init:
         return ""
     unmoved = last["alpha_rms"] <= MOVED * settings.alpha_init
     edges = len(space.kinds) * len(space.edges)

@@ -8,6 +8,7 @@ from typing import Any
 from rapdarts.config.resources import show
 from rapdarts.errors import plural
 from rapdarts.reports.text_table import aligned
+from rapdarts.reports.warnings import warnings_of
 from rapdarts.training.intervals import limits
 
 
@@ -41,6 +42,7 @@ def describe_ranking(result: Mapping[str, Any], resources: Sequence[str]) -> str
             f"{many} trained for {trained}, compared on {images} held out from the training set",
             *aligned(rows, left=(len(rows[0]) - 1,)),
             *remarks(result),
+            *warnings_of(result),
         ]
     )
 

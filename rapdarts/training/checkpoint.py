@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from rapdarts.errors import DamagedError
+from rapdarts.errors import DamagedError, ran_out_of_memory
 from rapdarts.files import atomic as files
 from rapdarts.files.regular import NotRegular, opened
 from rapdarts.files.run_files import CHECKPOINT_HEAD
@@ -168,11 +168,14 @@ def _header(file: BinaryIO) -> dict[str, Any]:
 
 def _read(path: Path, origin: Mapping[str, str], check: Check) -> dict[str, Any]:
     with _open(path) as file:
-        header = _header(file)
-        size = os.fstat(file.fileno()).st_size - file.tell()
-        if size != header["bytes"]:
-            raise _Damage(f"it has {size} bytes, but its header says {header['bytes']}")
-        payload = file.read()
+        try:
+            header = _header(file)
+            size = os.fstat(file.fileno()).st_size - file.tell()
+            if size != header["bytes"]:
+                raise _Damage(f"it has {size} bytes, but its header says {header['bytes']}")
+            payload = file.read()
+        except OSError as error:
+            raise _Damage(f"it cannot be read: {error.strerror}") from None
     if hashlib.sha256(payload).hexdigest() != header["payload"]:
         raise _Damage("its content does not match its hash")
     _compare(path, header["origin"], origin)
@@ -194,7 +197,9 @@ def _content(payload: bytes) -> dict[str, Any]:
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except ValueError:
         raise
-    except Exception:  # torch's reader has no common class of errors for content that it did not write
+    except Exception as error:  # torch's reader has no common class of errors for content that it did not write
+        if ran_out_of_memory(error):
+            raise
         raise ValueError("torch cannot read its content as tensors and plain values") from None
     if not isinstance(content, dict):
         raise ValueError("it does not contain a dictionary")

@@ -21,7 +21,7 @@ from rapdarts.config.key_values import differences
 from rapdarts.errors import BusyError, InputError, RapdartsError, StorageError, warn
 from rapdarts.files import atomic as files
 from rapdarts.files.regular import NotRegular, opened
-from rapdarts.files.run_files import CHECKPOINT_HEAD, RunFile, begun, verb_of
+from rapdarts.files.run_files import CHECKPOINT_HEAD, RESULTS, RunFile, begun, verb_of
 from rapdarts.files.seal import IN_YAML
 from rapdarts.training.status import Status
 
@@ -134,11 +134,15 @@ def _has_settings(folder: Path, config: Experiment) -> bool:
 
 
 def check_free(folder: Path) -> None:
-    """Raise InputError if a folder holds a run that has saved anything."""
+    """Raise InputError if a folder holds a run that has saved anything, or results without it."""
     if begun(folder):
         raise InputError(
             f"{folder} already holds a run; add resume=true (in Python: resume=True) to continue it, or choose another folder"
             " with run=PATH."
+        )
+    if left := sorted(name for name in os.listdir(folder) if name in RESULTS):
+        raise InputError(
+            f"{folder} holds results of a run ({', '.join(left)}), which are not overwritten; choose another folder with run=PATH."
         )
 
 
@@ -151,6 +155,8 @@ def _check_usable(folder: Path, resume: bool) -> None:
         raise InputError(
             f"{folder} is not empty and not the folder of a run, so nothing is written there; choose a new folder with run=PATH."
         )
+    if not resume:
+        check_free(folder)
 
 
 def is_empty(folder: Path) -> bool:

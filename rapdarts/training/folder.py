@@ -19,7 +19,8 @@ from rapdarts.config import given, key_values, resolve
 from rapdarts.errors import DamagedError, InputError, plural
 from rapdarts.files import atomic as files
 from rapdarts.files import seal
-from rapdarts.files.run_files import RunFile, begun
+from rapdarts.files.run_files import RESULTS, RunFile, begun
+from rapdarts.interruptions import during
 from rapdarts.training import checkpoint
 from rapdarts.training.log import Screen
 from rapdarts.training.state import check_state, with_records
@@ -102,6 +103,7 @@ def _checked(folder: Path, config: configuration.Experiment) -> configuration.Ex
     return config
 
 
+@during("reading the checkpoint")
 def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:
     """Return the state to resume from, or None if the run was stopped before its first checkpoint."""
     found = checkpoint.load_checkpoint(folder / RunFile.CHECKPOINT, origin, check_state)
@@ -111,7 +113,7 @@ def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, 
         resuming = f"{damage}; resuming from the previous one" if damage else f"resuming {folder} from its checkpoint"
         screen.say(f"{folder} is finished; writing its result again" if finished and not damage else resuming)
         return with_records(state, folder / RunFile.METRICS)
-    if finished:
+    if finished or any((folder / name).exists() for name in RESULTS):
         raise DamagedError(
             f"{folder} holds results but no checkpoint to continue from; start a new run in another folder with run=PATH."
         )

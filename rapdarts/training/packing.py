@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rapdarts.errors import ran_out_of_memory
+
 Path = tuple[Any, ...]
 """Keys and positions that lead from a tree of dictionaries and lists to a tensor."""
 
@@ -34,7 +36,9 @@ def unpack(packed: Mapping[str, Any]) -> dict[str, Any]:
                 for step in path[:-1]:
                     holder = holder[step]
                 holder[path[-1]] = part.reshape(shape).clone()
-    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError):
+    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        if ran_out_of_memory(error):
+            raise
         raise ValueError("its tensors do not fit their places") from None
     if not isinstance(tree, dict):
         raise ValueError("it does not contain a dictionary")

@@ -320,8 +320,8 @@ class Run:
             if len(self.failures) >= MOST_FAILURES:
                 raise
             self.screen.say(
-                f"warning: {error} The run continues with its last checkpoint, and tries again in {self.save_seconds:g} s"
-                f" (failure {len(self.failures)} of {MOST_FAILURES})."
+                f"warning: {error.fact or error} The run continues, keeps its last checkpoint, and tries to save again in"
+                f" {self.save_seconds:g} s (failure {len(self.failures)} of {MOST_FAILURES})."
             )
 
     def check_saved(self) -> None:
@@ -330,7 +330,7 @@ class Run:
             raise self.failures[-1]
 
     def _diverged(self, sign: str) -> DivergedError:
-        saved = (self.folder / RunFile.CHECKPOINT).exists()
+        saved = any((self.folder / name).exists() for name in (RunFile.CHECKPOINT, RunFile.CHECKPOINT_BEFORE))
         kept = "; the last checkpoint of this one was written before the divergence" if saved else ""
         sources = self.process_group.sources()
         first = f", first in {in_words(sources)}" if sources else ""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rapdarts.errors import DamagedError, InputError, plural, shorten
+from rapdarts.errors import DamagedError, InputError, plural, ran_out_of_memory, shorten
 from rapdarts.files.json import Fault, is_whole, strict_loads
 from rapdarts.files.regular import read_bytes
 from rapdarts.training.guard import Guard
@@ -181,6 +181,8 @@ def restore(name: str, thing: Any, states: Mapping[str, Any]) -> None:
     except OtherParameters:
         raise ValueError(f"contains the state of {name} for different parameters") from None
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if ran_out_of_memory(error):
+            raise
         raise ValueError(f"does not fit {name} ({' '.join(str(error).split())[:300]})") from None
 
 
@@ -210,10 +212,10 @@ def check_fits(thing: Any, state: Mapping[str, Any]) -> None:
     """Raise OtherParameters if the state of an optimiser is that of other parameters, and ValueError if its shapes are not theirs.
 
     Torch matches the state by position and does not compare shapes, so momentum would silently be assigned to the wrong parameter.
-    The state of a guard is compared with its own, because copying would repeat a tensor of another shape. Also raises the errors of
-    malformed states: KeyError, TypeError, AttributeError or IndexError.
+    The state of a guard or a module is compared with its own, because copying would repeat a tensor of another shape and convert one of
+    another type. Also raises the errors of malformed states: KeyError, TypeError, AttributeError or IndexError.
     """
-    if isinstance(thing, Guard):
+    if isinstance(thing, Guard | nn.Module):
         check_alike(thing.state_dict(), state)
     if not isinstance(thing, torch.optim.Optimizer):
         return
@@ -223,13 +225,15 @@ def check_fits(thing: Any, state: Mapping[str, Any]) -> None:
     parameters = [parameter for group in thing.param_groups for parameter in group["params"]]
     for place, facts in state["state"].items():
         if facts and facts.keys() != OPTIMIZER_STATE.get(type(thing), facts.keys()):
-            raise ValueError(f"it holds {', '.join(map(str, facts))} for a parameter")
+            raise ValueError(f"it holds unexpected values for a parameter ({', '.join(map(str, facts))})")
         for name, value in facts.items():
             shape = torch.Size() if name == "step" else parameters[place].shape
             if value is None and name == "momentum_buffer":  # before the first update
                 continue
             if value.shape != shape:
                 raise ValueError(f"its {name} has shape {tuple(value.shape)}, not {tuple(shape)}")
+            if not value.is_floating_point():
+                raise ValueError(f"its {name} has the type {value.dtype}")
 
 
 def check_alike(own: Mapping[str, Any], state: Mapping[str, Any]) -> None:

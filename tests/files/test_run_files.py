@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 import rapdarts
-from rapdarts.files.run_files import RUN_FILES, RunFile
+from rapdarts.files.run_files import RUN_FILES, RunFile, resuming, unfinished, verb_of
 
 
 def test_file_names_are_unique() -> None:
@@ -26,3 +28,16 @@ def test_no_other_module_spells_out_a_file_name() -> None:
     ]
     elsewhere = [place.partition(":")[0] for place in found if not place.startswith("files/run_files.py:")]
     assert elsewhere == ["config/command_options.py"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"verb": []}', '{"verb": {}}', '{"verb": "fly"}', '{"verb": null}', "[]", "{}", "", "3"]
+)
+def test_an_unknown_verb_is_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text(text)
+    assert verb_of(tmp_path) == unfinished(tmp_path) == ""
+
+
+def test_a_run_is_continued_by_its_own_command(tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text('{"verb": "rank"}')
+    assert resuming(tmp_path) == f"rapdarts rank RUN run={tmp_path} resume=true"

@@ -6,13 +6,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
+from rapdarts.architecture.genotype import random_genotype
+from rapdarts.config.experiment import Experiment, Launch
+from rapdarts.deploy.blueprint import ReferenceBlueprint
+from rapdarts.deploy.lookup import Found
+from rapdarts.deploy.space_lookup import named_space
+from rapdarts.errors import DivergedError
 from rapdarts.loops import find as steps
 from rapdarts.loops.find import Agenda, Work
+from rapdarts.loops.plan import Round
+from rapdarts.loops.rank import RankingEntry
 from rapdarts.training.checkpoint import save_checkpoint
 from rapdarts.training.log import Screen
 from rapdarts.training.meter import Meter
+from rapdarts.training.session import open_run
 
 
 class Clock:
@@ -64,3 +74,43 @@ def test_the_time_of_a_step_covers_all_sessions(
         "search took 1 min 26 s instead of 1 min 0 s: this machine is slower than planned, but the plan does not change",
         "step 2 of 2: network (about 30 s; 30 s left in all)",
     ]
+
+
+@pytest.mark.parametrize("in_round", [True, False], ids=["in a round", "as the winner"])
+def test_the_result_of_an_opponent_that_diverged_is_its_own_after_a_resume(
+    in_round: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = named_space("darts")
+    cells = [random_genotype(space, np.random.default_rng(seed)) for seed in range(2)]
+    found = {"random": [{"cell": one.to_json(), "score": None} for one in cells]}
+    plan = SimpleNamespace(random=(Round(2, 1), Round(1, 2)))
+    reference = ReferenceBlueprint("lenet", (1, 8, 8), 10)
+    names = ["random/rank-1", "random/rank-2", "random/network", "reference"]
+    trained: list[str] = []
+
+    def rank(work: Work, entries: list[RankingEntry], epochs: int, number: int, launch: Launch, *_: Any) -> Any:
+        trained.append(launch.run)
+        if in_round and number == 2:
+            raise DivergedError("every training diverged.")
+        return {"networks": [{"genotype": one.genotype.line, "diverged": False} for one in entries]}
+
+    def retrain(work: Work, network: Found, space: Any, launch: Launch, *_: Any) -> Any:
+        trained.append(launch.run)
+        if network.name == "the winner":
+            raise DivergedError("the training diverged.")
+        return {"test_accuracy": 0.5}
+
+    monkeypatch.setattr(steps, "_rank", rank)
+    monkeypatch.setattr(steps, "_retrain", retrain)
+    results = []
+    for resume in (False, True):
+        with open_run("find", Experiment(), Launch(run=str(tmp_path), resume=resume), "test", {}) as run:
+            agenda = Agenda(dict.fromkeys(names, 1.0), Screen(silent=True))
+            work = Work(cast(Any, None), space, cast(Any, None), None, run=run, agenda=agenda)
+            results.append(steps.prove(work, cast(Any, plan), found, reference))
+    assert results[0] == results[1]
+    assert results[0]["random/network"]["diverged"].endswith("diverged.")
+    assert results[0]["reference"]["test_accuracy"] == 0.5
+    wanted = [name for name in names if not (in_round and name == "random/network")]
+    assert trained == [str(tmp_path / name) for name in wanted]  # each once
+    assert [*results[0]] == [name for name in names if not (in_round and name == "random/rank-2")]

@@ -115,6 +115,8 @@ def test_alphas_that_stay_at_their_initial_values_are_named(
     assert (settings.alpha_init, settings.alpha_lr) == (1e-3, 6e-4)
     found = signs.alphas_unmoved(settings, space, last, updates, "")
     assert bool(found) == is_sign and (not found or found.startswith("the alphas did not move ("))
+    slow = replace(settings, alpha_lr=1e-6)  # too low a rate does not make a search too short to judge
+    assert bool(signs.alphas_unmoved(slow, space, last, updates, "")) == is_sign
 
 
 def test_alphas_without_any_gradient_are_named_if_they_begin_at_zero() -> None:
@@ -180,7 +182,8 @@ CAUSES: dict[str, tuple[Any, str]] = {
         lambda folder: pixels(folder, np.repeat(np.arange(64, dtype=np.uint8).reshape(1, 8, 8), 120, 0)),
         "training images that were compared are equal",
     ),
-    "frozen": (lambda folder: ["search.alpha_init=0.3", "search.alpha_lr=1e-9"], ""),  # too short to judge
+    "frozen": (lambda folder: ["search.alpha_lr=1e-9", "search.epochs=17"], "the alphas did not move ("),
+    "frozen, but too short to judge": (lambda folder: ["search.alpha_init=0.3", "search.alpha_lr=1e-9"], ""),
 }  # fmt: skip
 
 
@@ -204,6 +207,34 @@ def test_a_retraining_that_means_nothing_says_so(tmp_path: Path) -> None:
     assert main([*RETRAIN, *long, *keys, "retrain.batch=20", f"run={tmp_path / 'run'}"]) == 0
     first, second = warnings(tmp_path / "run")[0], warnings(tmp_path / "run")[-1]
     assert "are black" in first and "the test accuracy, 10.00 %, is not above" in second
+
+
+SMALL = ["threads=1", "skeleton.layers=3", "skeleton.channels=4", "retrain.batch=10"]
+
+
+def trainings(verb: str, folder: Path, *keys: str) -> list[str]:
+    """Train several networks, of a ranking or a random baseline, and return the warnings."""
+    words = ["search", "digits", *keys, "strategy=random", "random.count=1", "retrain.epochs=20"]
+    if verb == "rank":
+        assert main([*SEARCH, *keys, "search.epochs=1", "search.warmup_epochs=0", f"run={folder / 'search'}"]) == 0
+        words = ["rank", str(folder / "search"), "rank.count=1", "rank.epochs=30"]
+    assert main([*words, *SMALL, f"run={folder / 'run'}"]) == 0
+    return warnings(folder / "run")
+
+
+@pytest.mark.parametrize("verb", ["rank", "random"])
+def test_trainings_that_mean_nothing_say_so(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the screen and in result.json. A ranking trains on 40 of the 120 images."""
+    keys = pixels(tmp_path, np.zeros((120, 8, 8), np.uint8))[:3]
+    found = trainings(verb, tmp_path, *keys)
+    assert "are black" in found[0] and "no accuracy is above that of always predicting" in found[1]
+    shown = capsys.readouterr().out
+    assert all(f"warning: {one}" in shown for one in found)
+
+
+@pytest.mark.parametrize("verb", ["rank", pytest.param("random", marks=pytest.mark.proof)])
+def test_healthy_trainings_get_no_remark(verb: str, tmp_path: Path) -> None:
+    assert trainings(verb, tmp_path, "data.fraction=0.1") == []
 
 
 # --- healthy runs --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import Experiment, Launch
-from rapdarts.errors import BusyError, InputError, StorageError
+from rapdarts.errors import BusyError, DamagedError, InputError, StorageError
+from rapdarts.files.run_files import RESULTS
 from rapdarts.training import claim
 from rapdarts.training.claim import Claim, claimed, reserved
 from rapdarts.training.session import open_run
@@ -66,7 +68,7 @@ def test_a_run_begins_again_in_its_own_folder(tmp_path: Path) -> None:
         with open_run("test", Experiment(seed=seed), Launch(run=str(tmp_path)), "test", {}):
             pass
     shutil.copytree(SEARCH, tmp_path / "older")  # of a version without hashes
-    for name in ("checkpoint", "result.json", "metrics.jsonl"):
+    for name in ("checkpoint", "metrics.jsonl", *RESULTS):
         (tmp_path / "older" / name).unlink(missing_ok=True)
     with open_run("search", Experiment(), Launch(run=str(tmp_path / "older")), "test", {}):
         pass
@@ -81,6 +83,27 @@ def test_a_new_folder_is_removed_after_an_error_before_the_run_began(tmp_path: P
     with pytest.raises(InputError), claimed("test", Launch(run=str(tmp_path / "kept")), "test"):
         raise InputError("no data.")
     assert (tmp_path / "kept").is_dir()
+
+
+@pytest.mark.parametrize("name", ["genotype.json", "network.safetensors", "ranking.json"])
+def test_results_are_not_overwritten_even_without_their_checkpoint(name: str, tmp_path: Path) -> None:
+    with open_run("search", Experiment(), Launch(run=str(tmp_path)), "test", {}):
+        pass
+    for left in ("checkpoint", "checkpoint.previous", "result.json", "metrics.jsonl"):
+        (tmp_path / left).unlink(missing_ok=True)
+    (tmp_path / name).write_text("a result")
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir() if one.is_file()}
+    with pytest.raises(InputError, match=rf"holds results of a run \({re.escape(name)}\), which are not overwritten"):
+        with open_run("search", Experiment(), Launch(run=str(tmp_path)), "test", {}):
+            pass
+    with pytest.raises(DamagedError, match="holds results but no checkpoint to continue from"):
+        with open_run("search", Experiment(), Launch(run=str(tmp_path), resume=True), "test", {}):
+            pass
+    assert (tmp_path / name).read_text() == "a result"
+    after = {one.name: one.read_bytes() for one in tmp_path.iterdir() if one.is_file()}
+    assert {one: content for one, content in after.items() if one != "status.json"} == {
+        one: content for one, content in before.items() if one != "status.json"
+    }
 
 
 def test_a_claim_is_held_by_the_run_that_it_is_for(tmp_path: Path) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rapdarts.config.experiment import Experiment, Launch
-from rapdarts.errors import DeviceError, StorageError, exit_code
+from rapdarts.errors import DamagedError, DeviceError, StorageError, exit_code
 from rapdarts.files import atomic
 from rapdarts.interruptions import during
 from rapdarts.training import checkpoint
@@ -57,7 +60,7 @@ def test_a_run_goes_on_when_the_space_is_back(place: tuple[str, Path]) -> None:
     warning = next(line for line in printed if line.startswith("warning: "))
     assert f"checkpoint cannot be written: {reason(how)}" in warning
     assert ("and 0 bytes are free" if how == "disk" else "the limit on the size of a file is 4,096 bytes") in warning
-    assert warning.endswith("tries again in 0 s (failure 1 of 3).")
+    assert warning.endswith("keeps its last checkpoint, and tries to save again in 0 s (failure 1 of 3).")
     assert json.loads((folder / "run" / "status.json").read_text()) == {"state": "done", "exit_code": 0}
     records = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [0, 1, 2, 3, 4, 5]
@@ -124,6 +127,31 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_moved_aside(taken: str, tmp_pa
     assert (tmp_path / f"{taken}.damaged" / "of somebody").exists()
 
 
+class Broken(io.BytesIO):
+    """A file on a disk with an unreadable sector."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_checkpoint_that_the_disk_cannot_read_counts_as_damaged(
+    both: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint"
+    for number in (1, 2):
+        checkpoint.save_checkpoint(path, {"stage": number}, {})
+    opened = checkpoint._open
+    monkeypatch.setattr(checkpoint, "_open", lambda place: Broken() if both or place == path else opened(place))
+    if both:
+        with pytest.raises(DamagedError, match=r"cannot be read: Input/output error.*checkpoint\.previous is damaged"):
+            checkpoint.load_checkpoint(path, {})
+        return
+    found = checkpoint.load_checkpoint(path, {})
+    assert found is not None and found[0]["stage"] == 1
+    assert found[1] == f"checkpoint {path} is damaged (it cannot be read: Input/output error)"
+
+
 ERRORS = [
     MemoryError(),
     RuntimeError(
@@ -131,6 +159,23 @@ ERRORS = [
     ),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
 ]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("place", ["torch.load", "rapdarts.training.checkpoint.unpack"])
+def test_a_lack_of_memory_is_no_damage(
+    place: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **more: Any) -> Any:
+        raise error
+
+    path = tmp_path / "checkpoint"
+    for number in (1, 2):
+        checkpoint.save_checkpoint(path, {"stage": number}, {})
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(type(error)):
+        checkpoint.load_checkpoint(path, {})
+    assert {one.name for one in tmp_path.iterdir()} == {"checkpoint", "checkpoint.previous"}
 
 
 @pytest.mark.parametrize("error", ERRORS)
