@@ -13,7 +13,7 @@ help:
 	@echo "make demo      find, train, test and export a network for the digits that ship with the package"
 	@echo "make test      run all tests except those of make proofs, including style, types and import directions"
 	@echo "make proofs    run the tests that take long and seldom fail, check prices for 1,000 random genotypes per space instead of 30, and count timm's networks"
-	@echo "make faults    kill runs, fill disks, flip bits, send signals, and print a table of failures (about 90 minutes)"
+	@echo "make faults    kill runs, fill disks, flip bits, send signals, and print a table of failures (about two hours)"
 	@echo "make mutants   break one line at a time and check that a test fails (about ten minutes)"
 	@echo "make bench     measure the speed of the batched and plain supernets, the data pipeline and the command line"
 	@echo "make evidence  compare searches with chance: run the missing searches, and write docs/evidence.md"

@@ -64,7 +64,7 @@ class Input:
 
 
 class Memory:
-    """The most memory that one input has taken, in bytes, beyond what this process had. Linux can forget the most of before."""
+    """The most memory that one input has taken, in bytes, beyond what this process had. Linux can reset the earlier peak."""
 
     def __init__(self) -> None:
         self.most = 0
@@ -73,7 +73,7 @@ class Memory:
     def watched(self) -> Iterator[list[int]]:
         """Yield a list to which the memory that the block takes at most is added."""
         found: list[int] = []
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the most so far
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the peak
         before = self._high_water_mark()
         yield found
         found.append(self._high_water_mark() - before)

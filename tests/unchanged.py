@@ -43,7 +43,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "read": lambda: api.read("PDARTS"),
     "load": lambda: api.load("net"),
     "evaluate": lambda: api.evaluate("net", **QUIET),
-    "export": lambda: api.export("net", "safetensors", out="exported.safetensors", data=DATA),
+    "export": lambda: api.export("net", "onnx", out="exported.onnx", data=DATA),
     "costs": lambda: api.costs("lenet"),
     "layer_costs": lambda: api.layer_costs("lenet", plot="costs.png"),
     "space_prices": lambda: api.space_prices({"space": "nasbench201", "channels": 4, "layers": 3}),
@@ -81,6 +81,8 @@ def state() -> dict[str, Any]:
         "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook, warnings.showwarning),
         "running threads": threading.active_count(),
         "folder": os.getcwd(),
+        # torch sets one of its own variables when its compiler is first loaded
+        "environment": {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"},
         "streams": (sys.stdout, sys.stderr),
     }
 

@@ -51,6 +51,17 @@ def _write(path: Path, data: bytes) -> None:
         raise storage_error(path, error, len(data)) from None
 
 
+def make_folders(root: Path, path: Path) -> None:
+    """Create the folders between `root` and a file `path` below it. Raises StorageError, also for a link, which may lead anywhere."""
+    try:
+        for folder in reversed(path.relative_to(root).parents[:-1]):
+            if (root / folder).is_symlink():
+                raise OSError(errno.ELOOP, f"{root / folder} is a link")
+            (root / folder).mkdir(exist_ok=True)
+    except OSError as error:
+        raise storage_error(path, error, of_run=True) from None
+
+
 def set_aside(path: Path) -> Path:
     """Move a damaged file, or what has taken its place, to a name that is not in use, `<path>.damaged` or one with a number.
 

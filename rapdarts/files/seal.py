@@ -229,8 +229,8 @@ def check_belongs(path: Path, seal: str) -> None:
         folder, name = path.absolute().parents[2], f"trained/{folder.name}/{name}"
     if name != RECORD and written_by(folder).get(name, seal) != seal:
         raise DamagedError(
-            f"{path} is not the file that the run in {folder} wrote according to its {RECORD}; move the one of the two that does not"
-            " belong there to another folder, then repeat the command of the run with resume=true to write its own again."
+            f"{path} is not the file that the run in {folder} wrote according to its {RECORD}; one of the two is damaged or from another"
+            " run. Move it away, then repeat the command of the run with resume=true to write its own file again."
         )
 
 

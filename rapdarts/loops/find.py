@@ -24,7 +24,7 @@ from rapdarts.deploy.exporting import export_file
 from rapdarts.deploy.lookup import Found
 from rapdarts.deploy.model_file import read_trained
 from rapdarts.deploy.space_lookup import Space
-from rapdarts.errors import DivergedError, Preempted
+from rapdarts.errors import DivergedError, Preempted, StorageError
 from rapdarts.files.run_files import RunFile, begun
 from rapdarts.loops import launch as launching
 from rapdarts.loops.finished_search import finished_search
@@ -109,6 +109,10 @@ class Work:
         stops the step.
         """
         folder = self.run.folder / name
+        if folder.is_symlink():
+            raise StorageError(
+                f"{folder} is a link, which may lead anywhere; remove it, or start a new run with run=PATH."
+            )
         screen = Screen(silent=self.run.screen.closed, whole=self.agenda.left)
 
         def timed() -> dict[str, Any]:

@@ -59,7 +59,10 @@ def as_it_was() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_rng_state(state)
-        torch.cuda.set_rng_state_all(states)
         if torch.cuda.is_initialized():
             torch.cuda.set_device(gpu)
+            if used:
+                torch.cuda.set_rng_state_all(states)
+            else:  # as if the program had used a GPU first
+                torch.cuda.manual_seed_all(torch.initial_seed())
         return_freed_memory()

@@ -36,6 +36,8 @@ class Board:
             from torch.utils.tensorboard import summary
 
             self.event, self.summary = Event, summary
+            if folder.is_symlink():
+                raise OSError(f"{folder} is a link")
             folder.mkdir(exist_ok=True)
             name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
             self.file = open(folder / name, "xb")  # noqa: SIM115 (closed with the run)

@@ -201,7 +201,7 @@ def _in_use(folder: Path) -> BusyError:
 def _lock(folder: Path) -> int:
     """Return the descriptor of the folder's lock. Raises BusyError if another process holds it, InputError and StorageError.
 
-    Waits for a moment before it gives up, because another process may only look whether the folder is in use.
+    Waits for a moment before it gives up, because another process may only be checking whether the folder is in use.
     """
     path, deadline = folder / RunFile.LOCK, time.monotonic() + PATIENCE
     while True:
@@ -210,7 +210,7 @@ def _lock(folder: Path) -> int:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
             if _taken(descriptor, path):
                 return descriptor
-        except FileNotFoundError:  # the owner before has removed the folder
+        except FileNotFoundError:  # the previous owner has removed the folder
             raise _in_use(folder) from None
         except OSError as error:
             raise files.storage_error(path, error, of_run=True) from None
@@ -231,7 +231,7 @@ def _taken(descriptor: int, path: Path) -> bool:
             has_locks = error.errno not in UNSUPPORTED
             if has_locks:
                 raise
-        # The owner before may have removed the folder after the file was opened, and another process may have created it again.
+        # The previous owner may have removed the folder after the file was opened, and another process may have created it again.
         is_owner = os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except (BlockingIOError, FileNotFoundError):
         pass

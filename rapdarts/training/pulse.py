@@ -12,14 +12,14 @@ from datetime import timedelta
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 BEATS, POLL = 10, 0.01
-"""Beats without those of another process after which it counts as silent, and seconds between two looks of a process that waits."""
+"""Beats without those of another process after which it counts as silent, and seconds between two checks while waiting."""
 
 
 class Pulse:
     """Beats of all processes, which a thread of each counts in the store of the job.
 
     A process that was suspended, or whose machine is gone, does not beat; one that computes or reads files does. Time is measured
-    in beats and looks, not by the clock, so that a job that is suspended as a whole finds nobody silent when it continues.
+    in beats and checks, not by the clock, so that a job that is suspended as a whole finds nobody silent when it continues.
     """
 
     def __init__(self, rank: int, size: int, patience: timedelta) -> None:

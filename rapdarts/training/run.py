@@ -254,10 +254,7 @@ class Run:
             self.seals[name] = own
         if not self.process_group.is_main:
             return path
-        try:
-            path.parent.mkdir(exist_ok=True, parents=True)
-        except OSError as error:
-            raise files.storage_error(path, error, of_run=True) from None
+        files.make_folders(self.folder, path)
         files.write_atomically(path, content)
         return path
 

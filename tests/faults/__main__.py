@@ -42,17 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.series if name not in SERIES]:
         parser.error(f"there is no series {unknown[0]}; choose from {', '.join(SERIES)}")
+    if given.keep and given.scale < 1:
+        parser.error("only full series are kept; leave out --scale or --keep")
     outcomes: list[Outcome] = []
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
         for name in given.series:
+            first = len(outcomes)
             for outcome in SERIES[name](folder / name, given.scale):
                 outcomes.append(outcome)
-                if given.keep:
-                    record.keep([outcome])
                 say(f"{outcome.promise}, {outcome.kind}: {outcome.trials} trials, {len(outcome.failures)} failed")
                 for failure in outcome.failures:
                     say(f"  {failure}")
+            if given.keep:  # only whole series
+                record.keep(outcomes[first:])
     finally:
         print("\n".join(table(outcomes)))
         shutil.rmtree(folder, ignore_errors=True)

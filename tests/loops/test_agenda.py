@@ -14,7 +14,7 @@ from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.deploy.blueprint import ReferenceBlueprint
 from rapdarts.deploy.lookup import Found
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.errors import DivergedError
+from rapdarts.errors import DivergedError, StorageError
 from rapdarts.loops import find as steps
 from rapdarts.loops.find import Agenda, Work
 from rapdarts.loops.plan import Round
@@ -114,3 +114,11 @@ def test_the_result_of_an_opponent_that_diverged_is_its_own_after_a_resume(
     wanted = [name for name in names if not (in_round and name == "random/network")]
     assert trained == [str(tmp_path / name) for name in wanted]  # each once
     assert [*results[0]] == [name for name in names if not (in_round and name == "random/rank-2")]
+
+
+def test_a_step_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "search").symlink_to(tmp_path)
+    agenda = Agenda({"search": 1.0}, Screen(silent=True))
+    with pytest.raises(StorageError, match="search is a link"):
+        work_in(tmp_path / "run", agenda).step("search", lambda launch, screen: {})

@@ -85,6 +85,25 @@ def test_a_new_folder_is_removed_after_an_error_before_the_run_began(tmp_path: P
     assert (tmp_path / "kept").is_dir()
 
 
+@pytest.mark.parametrize("link", ["trained", "trained/1", "tensorboard"])
+def test_a_linked_folder_below_the_folder_of_a_run_is_not_written_to(
+    link: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "of somebody").mkdir()
+    with open_run("test", Experiment(), Launch(run=str(tmp_path / "run")), "test", {}):
+        pass
+    shutil.rmtree(tmp_path / "run" / "tensorboard")
+    (tmp_path / "run" / link).parent.mkdir(exist_ok=True)
+    (tmp_path / "run" / link).symlink_to(tmp_path / "of somebody")
+    with open_run("test", Experiment(), Launch(run=str(tmp_path / "run"), resume=True), "test", {}) as run:
+        if link == "tensorboard":
+            assert "TensorBoard logging has stopped (" in caplog.text
+        else:
+            with pytest.raises(StorageError, match=rf"cannot be written: .*{link} is a link"):
+                run.write("trained/1/genotype.json", "{}")
+    assert not list((tmp_path / "of somebody").iterdir())
+
+
 @pytest.mark.parametrize("name", ["genotype.json", "network.safetensors", "ranking.json"])
 def test_results_are_not_overwritten_even_without_their_checkpoint(name: str, tmp_path: Path) -> None:
     with open_run("search", Experiment(), Launch(run=str(tmp_path)), "test", {}):

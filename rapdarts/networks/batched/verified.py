@@ -54,7 +54,8 @@ def kernels_for(settings: SearchConfig, device: torch.device) -> KernelUse:
         return KernelUse()  # nobody expects kernels without a GPU
     if not problem:
         dtypes = (torch.float32, torch.bfloat16) if settings.amp == "bf16" else (torch.float32,)
-        reasons = {family: why for dtype in dtypes for family, why in failures(device, dtype).items()}
+        checked = [failures(device, dtype, arithmetic_of(dtype)) for dtype in dtypes]
+        reasons = {family: why for one in checked for family, why in one.items()}
         failed = frozenset(reasons)
         listed = ", ".join(f"{family} ({why})" for family, why in sorted(reasons.items()))
         problem = f"these kernels fail their check on this GPU: {listed}" if failed else ""
@@ -77,12 +78,16 @@ def refusal(device: torch.device) -> str:
     return ""
 
 
+def arithmetic_of(dtype: torch.dtype) -> str:
+    """Return the name of the arithmetic in which numbers of a type are multiplied now, such as tf32; a program can change it."""
+    return "tf32" if dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else str(dtype).split(".")[1]
+
+
 @cache
-def failures(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+def failures(device: torch.device, dtype: torch.dtype, arithmetic: str) -> dict[str, str]:
     """Return the families that fail their check in an arithmetic, each with the reason; checks only those not remembered."""
     from rapdarts.networks.batched.kernels import checks
 
-    arithmetic = "tf32" if dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else str(dtype).split(".")[1]
     key, memory = _identity(device), _remembered()
     passed = set(memory.get(key, []))
     failed: dict[str, str] = {}

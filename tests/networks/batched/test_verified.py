@@ -82,7 +82,7 @@ def caught(kernel: str, kind: str, outputs: list[Any], dtype: torch.dtype, famil
         plant(patch, kernel, kind, outputs)
         patch.setattr(verified, "FAMILIES", frozenset(families))
         verified.failures.cache_clear()
-        failed = verified.failures(CPU, dtype)
+        failed = verified.failures(CPU, dtype, verified.arithmetic_of(dtype))
     assert set(failed) == families
     said = {"1 % wrong": " % off", "not a number": "is not finite", "exception": "this kernel cannot be compiled"}[kind]
     assert all(said in why and "\n" not in why for why in failed.values())
@@ -169,7 +169,7 @@ def test_a_search_with_faulty_kernels_equals_the_plain_one(
 ) -> None:
     """The faulty kernel is not used, the other families are, and one line says so."""
     seen = plant(gpu, kernel, kind)
-    failed = set(verified.failures(CPU, torch.float32))
+    failed = set(verified.failures(CPU, torch.float32, verified.arithmetic_of(torch.float32)))
     assert failed == users[kernel]
     seen.clear()
     found = searched(tmp_path / "run", "auto")
@@ -231,7 +231,9 @@ def test_newer_gpus_run_the_check(capability: tuple[int, int], monkeypatch: pyte
     checked: list[torch.dtype] = []
     failed = {"pools": "bfloat16, max pool is 1 % off"}
     monkeypatch.setattr(
-        verified, "failures", lambda device, dtype: checked.append(dtype) or (failed if dtype.itemsize == 2 else {})
+        verified,
+        "failures",
+        lambda device, dtype, arithmetic: checked.append(dtype) or (failed if dtype.itemsize == 2 else {}),
     )
     assert kernels_for(AUTO, CUDA) == KernelUse(FAMILIES)
     assert checked == [torch.float32]
@@ -288,7 +290,7 @@ def again(checked: list[str], dtype: torch.dtype = torch.float32) -> list[str]:
     """Return the families that a new process checks."""
     checked.clear()
     verified.failures.cache_clear()
-    verified.failures(CPU, dtype)
+    verified.failures(CPU, dtype, verified.arithmetic_of(dtype))
     return list(checked)
 
 
@@ -378,5 +380,5 @@ def test_running_out_of_memory_says_nothing_about_a_kernel(gpu: pytest.MonkeyPat
 
     gpu.setattr(checks, "disagreement", full)
     with pytest.raises(torch.OutOfMemoryError):
-        verified.failures(CPU, torch.float32)
+        verified.failures(CPU, torch.float32, verified.arithmetic_of(torch.float32))
     assert not memory.exists()
