@@ -39,6 +39,9 @@ SIDE = 32
 MOST_BYTES = 500 * 10**6
 """Memory that a process may take for an input."""
 
+OLDER = Path(__file__).with_name("whole") / "runs_0_1_0" / "search"
+"""The folder of a search by version 0.1.0."""
+
 MARKER = "marker"
 """File that a hostile input would create if it were executed."""
 
@@ -160,6 +163,10 @@ def runs() -> dict[str, Input]:
     return {
         "result": Input(["report", "first"], "first/result.json", result, others=whole),
         "configuration": Input(["report", "first"], "first/config.yaml", config, others=whole),
+        "environment": Input(["report", "first"], "first/environment.json", place, others=whole),
+        "verb": Input(["search", "digits", "run=first", "--print-config"], "first/environment.json", place, others=whole),
+        "candidates": Input(["cost", "c.json:0.genotype"], "c.json", (OLDER / "candidates.json").read_bytes()),
+        "hardware": Input(["cost", "PDARTS", "hardware=h.yaml"], "h.yaml", b"name: phone\nmac_32: 1.0\ndram_32: 100\n"),
         "alphas": Input(["derive", "first"], "first/alphas.json", alphas, others={"first/config.yaml": config}),
         "arrays of alphas": Input(
             ["derive", "a.npz", "space=nasbench201"], "a.npz", encoded(lambda stream: np.savez(stream, **arrays)), False

@@ -13,7 +13,7 @@ import pytest
 from tests import fuzzed
 from tests.pages import ROOT
 
-COUNT = 260
+COUNT = 300
 """Number of mutated inputs, ten of every kind; `python -m tests.faults inputs` tries 10,000."""
 
 
