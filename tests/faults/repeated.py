@@ -1,4 +1,4 @@
-"""Faults that have tests of their own, each run several times: disks that are really full, and jobs of two processes."""
+"""Faults that have tests of their own, each run several times: mixed runs, disks that are really full, and jobs of two processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,25 @@ JOBS = [
 ]
 """Tests of jobs of two processes, of which one is signalled, dies, hangs, is missing, diverges or differs."""
 
+MIXED = [
+    f"tests/training/test_resume.py::test_{name}"
+    for name in (
+        "only_the_previous_checkpoint_is_a_run_that_has_begun",
+        *(f"a_lost_configuration_is_replaced_by_the_same_settings_only[{previous}]" for previous in (False, True)),
+        "an_edited_configuration_does_not_fit_the_checkpoint",
+        "a_run_without_configuration_and_checkpoint_is_refused",
+        *(
+            f"a_refused_start_leaves_the_folder_as_it_was[{claimed}-{what}]"
+            for claimed in ("", "claimed before")
+            for what in ("other settings", "other settings and device", "no resume", "other data")
+        ),
+        "a_changed_origin_is_damage",
+    )
+]
+"""Tests of starts in the folder of a run that would mix it with another run, or with other settings or data."""
+
 TESTS = {
+    "P1 exact resume": ("starts that would mix two runs, settings or data", MIXED),
     "P11 storage errors": ("full disks and limits on the size of files", DISKS),
     "P12 several processes": ("signalled, dead, hanging, missing, diverging and differing processes", JOBS),
 }
