@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from rapdarts.errors import DeviceError, Stopped, first_line, ran_out_of_memory, shorten
+from rapdarts.errors import DeviceError, RapdartsError, Stopped, first_line, ran_out_of_memory, shorten
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -141,6 +141,23 @@ def completing() -> Iterator[None]:
         yield
 
 
+def answer() -> None:
+    """Raise Stopped if a signal was received and is not answered yet."""
+    if _current is not None and threading.current_thread() is threading.main_thread():
+        _current.answer()
+
+
+@contextmanager
+def foreign() -> Iterator[None]:
+    """Raise Stopped in place of an error into which a package has turned it; some packages catch and replace every exception."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, RapdartsError):
+            answer()
+        raise
+
+
 @contextmanager
 def during(task: str) -> Iterator[None]:
     """Name the task of the block, such as "reading the data", to the user if it is interrupted. Also serves as a decorator.
@@ -148,7 +165,8 @@ def during(task: str) -> Iterator[None]:
     Raises DeviceError if the block runs out of memory; of nested tasks, the innermost is named.
     """
     try:
-        yield
+        with foreign():
+            yield
     except Stopped as stop:
         stop.task = stop.task or task
         raise

@@ -27,7 +27,7 @@ from rapdarts.errors import (
     suggestion,
     warnings_printed,
 )
-from rapdarts.interruptions import SIGNALS, handled
+from rapdarts.interruptions import SIGNALS, foreign, handled
 from rapdarts.version import __version__
 
 
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with handled() as signals, warnings_printed(say):
         try:
-            _run(arguments)
+            with foreign():
+                _run(arguments)
             code = 0
         except (Exception, KeyboardInterrupt) as error:
             signals.ignore()  # everything is saved: another Ctrl-C could only disturb the exit

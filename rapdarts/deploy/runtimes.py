@@ -24,6 +24,7 @@ from torch.export import Dim, ExportedProgram
 from rapdarts.architecture.genotype import SKELETON
 from rapdarts.errors import InputError, installation, printable
 from rapdarts.files.json import strict_loads
+from rapdarts.interruptions import answer
 
 Function = Callable[[Tensor], Tensor]
 """Function from pixels (n, c, h, w), float32 in 0..1, to logits (n, classes), float32, both on the CPU."""
@@ -83,6 +84,7 @@ def need(extra: str, what: str) -> None:
             with _quiet():
                 importlib.import_module(package)
         except ImportError:
+            answer()  # a signal in the middle of the import
             raise InputError(f"{what} needs the package {package}; install it with {installation(extra)}.") from None
 
 

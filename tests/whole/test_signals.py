@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from rapdarts.cli.main import main
-from rapdarts.errors import Stopped
-from rapdarts.interruptions import SIGNALS, completing, handled
+from rapdarts.deploy.runtimes import need
+from rapdarts.errors import Stopped, StorageError
+from rapdarts.interruptions import SIGNALS, completing, during, handled
 from rapdarts.training.footprint import Alive
 from tests.bits import file_sha256
 from tests.tiny import TINY
@@ -247,6 +248,44 @@ def test_a_stop_that_is_swallowed_is_raised_again() -> None:
         except BaseException:
             time.sleep(20)
     assert time.monotonic() - began < ANSWER
+
+
+def broken_by_a_signal(error: Exception) -> None:
+    """Receive a signal in the code of a package that turns every exception into one of its own."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    except BaseException:
+        raise error from None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Failed to export the model."), ImportError("initialisation failed")])
+def test_a_stop_that_a_package_turns_into_an_error_is_a_stop(error: Exception) -> None:
+    with handled(), pytest.raises(Stopped) as caught, during("exporting the network"):
+        broken_by_a_signal(error)
+    assert caught.value.task == "exporting the network"
+    with pytest.raises(type(error)), during("exporting the network"):
+        raise error
+
+
+def test_a_signal_in_an_import_does_not_make_a_package_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib, "import_module", lambda name: broken_by_a_signal(ImportError("no module")))
+    with handled(), pytest.raises(Stopped):
+        need("onnx", "to=onnx")
+
+
+def test_an_error_of_ours_after_a_signal_is_reported() -> None:
+    with handled(), pytest.raises(StorageError, match="no space"), during("saving the run"):
+        broken_by_a_signal(StorageError("no space."))
+
+
+@pytest.mark.parametrize("place", ["rapdarts.cli.main._run", "torch.onnx.export"])
+def test_a_command_that_a_signal_breaks_ends_as_stopped(
+    place: str, whole: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(place, lambda *given, **more: broken_by_a_signal(RuntimeError("This is step 1/3.")))
+    assert main(["export", str(whole["retrain"]), "to=onnx", "out=net.onnx"]) == 75
+    assert "internal error" not in capsys.readouterr().err
 
 
 def test_handlers_and_the_timer_of_a_program_are_left_alone() -> None:
