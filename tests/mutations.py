@@ -82,14 +82,14 @@ def _run_others(place: Path, seed: str) -> None:
 
 def stop(*arguments: str, saves: int = 4) -> None:
     """Run a command, and send it a signal when it has saved `saves` times."""
-    save, number = checkpoint.save_checkpoint, itertools.count(1)
+    save, number = checkpoint.save_packed, itertools.count(1)
 
-    def saving(path: Path, state: Any, origin: Any) -> None:
-        save(path, state, origin)
+    def saving(path: Path, packed: Any, origin: Any) -> None:
+        save(path, packed, origin)
         if next(number) == saves:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with patch.object(checkpoint, "save_checkpoint", saving):
+    with patch.object(checkpoint, "save_packed", saving):
         code, _, errors = _main(arguments)
     assert code == STOPPED, errors
 

@@ -38,8 +38,13 @@ Check = Callable[[Mapping[str, Any]], None]
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> None:
     """Write a state of plain types and tensors, and keep the replaced file as `<path>.previous`. Raises StorageError."""
+    save_packed(path, pack(state), origin)
+
+
+def save_packed(path: Path, packed: Mapping[str, Any], origin: Mapping[str, str]) -> None:
+    """Write a packed state as `save_checkpoint` does."""
     buffer = io.BytesIO()
-    torch.save(pack(state), buffer)
+    torch.save(dict(packed), buffer)
     payload = buffer.getvalue()
     header = {"bytes": len(payload), "payload": hashlib.sha256(payload).hexdigest(), "origin": dict(origin)}
     try:

@@ -31,7 +31,8 @@ from rapdarts.training.folder import CONFIGURATION
 from rapdarts.training.guard import Guard
 from rapdarts.training.log import Log, Screen
 from rapdarts.training.meter import Meter
-from rapdarts.training.state import not_finite, restore
+from rapdarts.training.packing import not_finite, pack
+from rapdarts.training.state import restore
 
 Batch = TypeVar("Batch", covariant=True)
 Item = TypeVar("Item")
@@ -288,15 +289,15 @@ class Run:
             "finished": self.finished,
             "objects": {name: thing.state_dict() for name, thing in self.objects.items()},
         }
-        broken = not_finite(state["objects"])
-        if broken:
+        packed = pack(state)
+        if broken := not_finite(packed, "objects"):
             where = f"epoch {self.epoch + 1}, step {self.step}"
             raise self._diverged(f"{broken} contains values that are not finite at {where}")
         self.process_group.check_same("the weights", state["objects"])
         failure: RapdartsError | None = None
         if self.process_group.is_main:
             try:
-                checkpoint.save_checkpoint(self.folder / RunFile.CHECKPOINT, state, self.origin)
+                checkpoint.save_packed(self.folder / RunFile.CHECKPOINT, packed, self.origin)
             except RapdartsError as error:
                 failure = error
         (failed,) = self.process_group.agree(int(failure is not None), patient=True)

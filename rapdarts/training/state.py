@@ -14,7 +14,7 @@ from rapdarts.errors import DamagedError, InputError, plural, ran_out_of_memory,
 from rapdarts.files.json import Fault, is_whole, strict_loads
 from rapdarts.files.regular import read_bytes
 from rapdarts.training.guard import Guard
-from rapdarts.training.packing import joined
+from rapdarts.training.packing import not_finite, pack
 
 DEEPEST = 50
 POSITION = ("stage", "epoch", "step")
@@ -63,7 +63,7 @@ def check_state(state: Mapping[str, Any]) -> None:
     objects = state.get("objects")
     if not (isinstance(objects, dict) and all(isinstance(one, dict) for one in objects.values())):
         raise ValueError("its objects are not states by name")
-    if broken := not_finite(objects):
+    if broken := not_finite(pack({"objects": objects}), "objects"):
         raise ValueError(f"{broken} contains values that are not finite")
     _check_meter(state.get("meter"))
     _check_records(state)
@@ -248,11 +248,3 @@ def check_alike(own: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         if isinstance(value, Tensor) and (other.shape, other.dtype) != (value.shape, value.dtype):
             kinds = [f"{tuple(one.shape)} of {one.dtype}" for one in (other, value)]
             raise ValueError(f"its {name} is {kinds[0]}, not {kinds[1]}")
-
-
-def not_finite(objects: Any) -> str:
-    """Return the dotted name of a tensor that contains NaN or infinity, or an empty string."""
-    for group, numbers in joined(objects):
-        if numbers.is_floating_point() and not bool(torch.isfinite(numbers).all()):
-            return next(".".join(map(str, path)) for path, tensor in group if not bool(torch.isfinite(tensor).all()))
-    return ""

@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import redirect_stderr
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from unittest.mock import patch
 from rapdarts.errors import RapdartsError
 from rapdarts.files.run_files import RunFile
 from rapdarts.training import checkpoint
+from rapdarts.training.packing import unpack
 from rapdarts.training.run import MOST_FAILURES
 from tests import full_disk
 from tests.faults.series import Outcome, scaled
@@ -92,13 +94,13 @@ def series(folder: Path, scale: float) -> Iterator[Outcome]:
 def trained(folder: Path, fault: Fault, resume: bool = False) -> tuple[int, str, list[float]]:
     """Train with a planted error; return the exit code, the messages and the weights in all states that were reported as saved."""
     saved: list[float] = []
-    save = checkpoint.save_checkpoint
+    save = checkpoint.save_packed
 
-    def saving(path: Path, state: Any, origin: Any) -> None:
-        save(path, state, origin)
-        saved.append(weight(state))
+    def saving(path: Path, packed: Any, origin: Any) -> None:
+        save(path, packed, origin)
+        saved.append(weight(unpack(deepcopy(packed))))
 
-    with told(fault), patch.object(checkpoint, "save_checkpoint", saving), redirect_stderr(io.StringIO()) as printed:
+    with told(fault), patch.object(checkpoint, "save_packed", saving), redirect_stderr(io.StringIO()) as printed:
         code = full_disk.train(folder, resume)
     return code, printed.getvalue(), saved
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import hypothesis.strategies as st
@@ -10,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from rapdarts.training.packing import joined, pack, unpack
+from rapdarts.training.packing import not_finite, pack, unpack
 
 TENSORS = st.builds(
     lambda shape, dtype, turned: torch.randn(shape).mul(9).to(dtype).mT if turned else torch.randn(shape).to(dtype),
@@ -49,7 +50,29 @@ def test_a_thousand_tensors_become_one_for_each_type() -> None:
     packed = pack(tree)
     assert [numbers.shape for numbers in packed["numbers"]] == [(3000,), (5,)]
     assert packed["tree"] == {"a": [None] * 1000, "b": dict.fromkeys(range(5))}
-    assert [len(group) for group, _ in joined(tree)] == [1000, 5]
+    assert [len(group) for group in json.loads(packed["places"])] == [1000, 5]
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_a_number_that_is_not_finite_is_found_in_its_entry(number: float) -> None:
+    layer = {"weight": torch.ones(2, 3), "bias": torch.tensor(1.0), "count": torch.tensor(3)}
+    tree: dict[str, Any] = {"meter": torch.tensor(number), "objects": {"layer": layer, 3: [torch.ones(4).double()]}}
+    assert not_finite(pack(tree), "objects") == ""
+    assert not_finite(pack(tree), "meter") == "" != not_finite(pack({"meter": {"loss": tree["meter"]}}), "meter")
+    for name, tensor in {
+        "layer.bias": layer["bias"],
+        "layer.weight": layer["weight"][1:, 2],
+        "3.0": tree["objects"][3][0],
+    }.items():
+        kept = tensor.clone()
+        tensor.fill_(number)
+        assert not_finite(pack(tree), "objects") == name
+        tensor.copy_(kept)
+
+
+def test_a_tensor_under_another_kind_of_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="neither a text nor a number"):
+        pack({"a": {b"bytes": torch.zeros(2)}})
 
 
 def test_unpacked_tensors_share_no_memory() -> None:
@@ -65,6 +88,7 @@ def test_unpacked_tensors_share_no_memory() -> None:
         {"tree": {"a": None}},
         {"places": []},
         {"places": None},
+        {"places": {"a": 1}},
         {"places": [[(("a",), (3,)), (("b", 0), (2,))]]},
         {"places": [[(("a",), (-1,)), (("b", 0), (2,))]]},
         {"places": [[(("a",), (2,)), (("c", 0), (2,))]]},
@@ -81,4 +105,4 @@ def test_unpacked_tensors_share_no_memory() -> None:
 def test_anything_else_is_refused(change: dict[str, Any]) -> None:
     packed = pack({"a": torch.zeros(2), "b": [torch.zeros(2)]})
     with pytest.raises(ValueError, match=r"its tensors do not fit their places|it does not contain a dictionary"):
-        unpack({**packed, **change})
+        unpack({**packed, **change, **({"places": json.dumps(change["places"])} if "places" in change else {})})

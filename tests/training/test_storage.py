@@ -85,7 +85,7 @@ def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path, mo
 
     with pytest.raises(StorageError, match="no space"):
         with open_run("test", Experiment(), Launch(run=str(tmp_path / "run")), "test", {}) as run:
-            monkeypatch.setattr(checkpoint, "save_checkpoint", refuse)
+            monkeypatch.setattr(checkpoint, "save_packed", refuse)
             for _ in run.epochs("training", 1, 2, {}):
                 pass
             run.write("result", "written")
