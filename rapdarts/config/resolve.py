@@ -13,7 +13,7 @@ from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse
 from rapdarts.config.own_resources import experiment_schema, names_in
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import DamagedError, InputError, plural, shorten, suggestion
-from rapdarts.files.run_files import RunFile
+from rapdarts.files.run_files import RunFile, begun
 from rapdarts.files.yaml import load_yaml, read_yaml, text_of_yaml
 
 HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "search.checkpoint", "search.kernels")
@@ -214,7 +214,11 @@ def experiment_of_run(folder: Path) -> Experiment:
     from rapdarts.files import seal  # help does not need it
 
     file = folder / RunFile.CONFIG
-    if not os.path.isfile(file):
+    if not os.path.lexists(file) and begun(folder):
+        raise InputError(
+            f"{file} is missing; repeat the whole command that started the run, with resume=true (environment.json has the command)."
+        )
+    if not os.path.lexists(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder (no config.yaml); check its path.")
     text = text_of_yaml(file)
     sealed, written = seal.check_yaml(text, file), dict(load_yaml(text, file))

@@ -123,7 +123,9 @@ def check_origin(path: Path, origin: Mapping[str, str]) -> None:
 def _compare(path: Path, found: Mapping[str, Any], origin: Mapping[str, str]) -> None:
     for name, value in origin.items():
         if found.get(name, value if name in LATER else None) != value:
-            raise DamagedError(f"checkpoint {path} belongs to a different {name}; resume with the original one.")
+            raise DamagedError(
+                f"checkpoint {path} belongs to a different {name}; resume with the original one, or move the file away if another run wrote it."
+            )
 
 
 def elapsed_of(path: Path) -> float:

@@ -249,6 +249,8 @@ def _make_folder(launch: Launch, name: str) -> tuple[Path, Path | None]:
         if launch.run:
             folder = Path(launch.run)
             above = _missing(folder)
+            if file := next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None):
+                raise InputError(f"run={folder}: {file} is not a folder; choose another path with run=PATH.")
             folder.mkdir(parents=True, exist_ok=True)
             return folder, above
         if launch.resume:

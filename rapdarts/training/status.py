@@ -27,8 +27,9 @@ class Status:
     def begin(self) -> None:
         """Record that the run is running. Raises StorageError."""
         if not self.begun:
-            write_status(self.path, {"state": "running", "pid": os.getpid()})
-            self.begun = True
+            with completing():  # a signal in between would leave a status that nobody corrects
+                write_status(self.path, {"state": "running", "pid": os.getpid()})
+                self.begun = True
 
     def end(self, error: BaseException | None = None) -> None:
         """Record how the run ended, with an error or without. Raises StorageError."""

@@ -125,6 +125,15 @@ def test_results_are_not_overwritten_even_without_their_checkpoint(name: str, tm
     }
 
 
+@pytest.mark.parametrize("path", ["file", "file/a/b"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_path_that_is_not_a_folder_is_refused(path: str, resume: bool, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    launch = Launch(run=str(tmp_path / path), resume=resume)
+    with pytest.raises(InputError, match="file is not a folder; choose another path"), claimed("test", launch, "t"):
+        pass
+
+
 def test_a_claim_is_held_by_the_run_that_it_is_for(tmp_path: Path) -> None:
     with reserved("test", Launch(), "test", Experiment()) as launch:
         assert launch == Launch()  # a folder without a name cannot be in use

@@ -475,8 +475,8 @@ def test_an_unusable_run_folder_ends_both_processes(tmp_path: Path) -> None:
     settings = retraining(tmp_path / "run")
     (tmp_path / "run").write_text("a file")
     codes, errors = Job(tmp_path, command, *settings).end()
-    assert codes == [6, 6]
-    assert "cannot be written" in errors[0] and errors[0].count("\n") == 1
+    assert codes == [2, 2]
+    assert "is not a folder; choose another path" in errors[0] and errors[0].count("\n") == 1
     assert errors[1] == ""
 
 

@@ -17,11 +17,15 @@ from typing import Any
 import pytest
 import torch
 
+from rapdarts import interruptions
 from rapdarts.cli.main import main
+from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.deploy.runtimes import need
-from rapdarts.errors import Stopped, StorageError
+from rapdarts.errors import Preempted, Stopped, StorageError
 from rapdarts.interruptions import SIGNALS, completing, during, handled
+from rapdarts.training import status
 from rapdarts.training.footprint import Alive
+from rapdarts.training.session import open_run
 from tests.bits import file_sha256
 from tests.tiny import TINY
 
@@ -248,6 +252,24 @@ def test_a_stop_that_is_swallowed_is_raised_again() -> None:
         except BaseException:
             time.sleep(20)
     assert time.monotonic() - began < ANSWER
+
+
+def test_a_run_that_is_stopped_while_its_status_is_written_is_not_left_as_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = status.write_status
+
+    def stopped_once(path: Path, facts: Any) -> None:
+        write(path, facts)
+        if facts["state"] == "running":
+            os.kill(os.getpid(), signal.SIGTERM)
+            interruptions.answer()  # as after every file that is written
+
+    monkeypatch.setattr(status, "write_status", stopped_once)
+    with pytest.raises((Preempted, Stopped)):
+        with open_run("test", Experiment(), Launch(run=str(tmp_path / "run")), "test", {}):
+            pass
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "preempted"
 
 
 def broken_by_a_signal(error: Exception) -> None:
