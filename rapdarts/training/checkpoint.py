@@ -124,7 +124,7 @@ def _compare(path: Path, found: Mapping[str, Any], origin: Mapping[str, str]) ->
     for name, value in origin.items():
         if found.get(name, value if name in LATER else None) != value:
             raise DamagedError(
-                f"checkpoint {path} belongs to a different {name}; resume with the original one, or move the file away if another run wrote it."
+                f"checkpoint {path} belongs to a different {name}; resume with the original one, or move the file of another run away."
             )
 
 

@@ -182,7 +182,7 @@ def test_resuming_with_different_inputs_is_refused(tmp_path: Path) -> None:
 
 def test_an_unusable_folder_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(InputError, match="file is not a folder"):
         train(tmp_path / "file" / "run")
     with pytest.raises(InputError, match="usable path"):
         train(Path("a\0b"))
