@@ -141,20 +141,15 @@ def completing() -> Iterator[None]:
         yield
 
 
-def answer() -> None:
-    """Raise Stopped if a signal was received and is not answered yet."""
-    if _current is not None and threading.current_thread() is threading.main_thread():
-        _current.answer()
-
-
 @contextmanager
 def foreign() -> Iterator[None]:
     """Raise Stopped in place of an error into which a package has turned it; some packages catch and replace every exception."""
     try:
         yield
     except Exception as error:
-        if not isinstance(error, RapdartsError):
-            answer()
+        is_main = threading.current_thread() is threading.main_thread()
+        if _current is not None and is_main and not isinstance(error, RapdartsError):
+            _current.answer()
         raise
 
 

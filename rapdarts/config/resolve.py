@@ -214,11 +214,11 @@ def experiment_of_run(folder: Path) -> Experiment:
     from rapdarts.files import seal  # help does not need it
 
     file = folder / RunFile.CONFIG
-    if not os.path.lexists(file) and begun(folder):
-        raise InputError(
-            f"{file} is missing; repeat the whole command that started the run, with resume=true (environment.json has the command)."
-        )
     if not os.path.lexists(file):
+        if begun(folder):
+            raise InputError(
+                f"{file} is missing; repeat the whole command that started the run, with resume=true (environment.json has the command)."
+            )
         raise InputError(f"{shorten(str(folder))} is not a run folder (no config.yaml); check its path.")
     text = text_of_yaml(file)
     sealed, written = seal.check_yaml(text, file), dict(load_yaml(text, file))

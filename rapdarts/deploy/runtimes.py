@@ -24,7 +24,7 @@ from torch.export import Dim, ExportedProgram
 from rapdarts.architecture.genotype import SKELETON
 from rapdarts.errors import InputError, installation, printable
 from rapdarts.files.json import strict_loads
-from rapdarts.interruptions import answer
+from rapdarts.interruptions import foreign
 
 Function = Callable[[Tensor], Tensor]
 """Function from pixels (n, c, h, w), float32 in 0..1, to logits (n, classes), float32, both on the CPU."""
@@ -81,10 +81,9 @@ def need(extra: str, what: str) -> None:
     """Raise InputError, with the install command, if a package of an extra is missing; `what` names the feature that needs it."""
     for package in EXTRAS.get(extra, ()):
         try:
-            with _quiet():
+            with foreign(), _quiet():
                 importlib.import_module(package)
         except ImportError:
-            answer()  # a signal in the middle of the import
             raise InputError(f"{what} needs the package {package}; install it with {installation(extra)}.") from None
 
 

@@ -60,7 +60,7 @@ def run_search(
     """
     space = searched_space(config.search, space)
     data = data_of(config, read)
-    within_images(data, lambda: SearchBatches.of(data, config))  # raises before a run folder is created
+    [batches] = within_images(data, lambda: SearchBatches.of(data, config))  # raises before a run folder is created
     limits, screen = budget_limits(config.search.budget), screen or Screen()
     about = said_before(data, [f"looking for genotypes with {within(limits)}"] if limits else [], config, screen)
     latency = measured or latency_of_run(config, space, data, launch, screen)
@@ -81,8 +81,7 @@ def run_search(
         with within_memory(config, space, data, table, run):
             derivation = searching.search(config, space, data, run, table, provenance(config, config.search))
         report = cost_report(derivation, table, config.search, run)
-        steps = SearchBatches.of(data, config).steps
-        report["warnings"] = signs.of_search(config.search, space, data, run.records(), steps)
+        report["warnings"] = signs.of_search(config.search, space, data, run.records(), batches.steps)
         run.write_result(report)
     return Searched(derivation, report, run.folder, own_space(given))
 
@@ -105,7 +104,8 @@ def run_random_baseline(
         validate(genotype, space, f"search.random.like: {like.where}")
     space = searched_space(config.search, space)
     data = data_of(config, read)
-    within_images(data, lambda: retraining.training_batches(config, data))  # raises before a run folder is created
+    # Raises before a run folder is created.
+    [(batches, _)] = within_images(data, lambda: retraining.training_batches(config, data))
     screen = screen or Screen()
     about = said_before(data, [], config, screen)
     latency = latency_of_run(config, space, data, launch, screen, genotype)
@@ -117,7 +117,6 @@ def run_random_baseline(
         with training_within_memory(config.retrain):
             result = random_baseline(config, drawn, data, run)
         reached = max(one["test_accuracy"] or 0.0 for one in result["networks"])
-        batches, _ = retraining.training_batches(config, data)
         best, steps = wilson(reached, len(data.test)), batches.steps * config.retrain.epochs
         result["warnings"] = signs.of_trainings(config.retrain, data, run.records(), best, steps)
         run.write_result(result)
@@ -138,13 +137,12 @@ def run_ranking(
     config = replace(config, rank=replace(config.rank, epochs=short_recipe(config).retrain.epochs))
     # These two lines raise for images that are too small and for too large a batch, before a run folder is created.
     _ = DerivedBlueprint(entries[0].genotype, entries[0].space, skeleton).costs
-    within_images(data, lambda: batches_of_ranking(data, config))
+    [(batches, _)] = within_images(data, lambda: batches_of_ranking(data, config))
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in entries)}
     inputs |= {"search space": source_of(given)}
     with open_run("rank", config, launch, name, inputs, screen, about=data.lines) as run:
         with training_within_memory(config.retrain):
             result = rank(config, entries, skeleton, data, run)
-        batches, _ = batches_of_ranking(data, config)
         best, steps = result["networks"][0]["interval"], batches.steps * config.rank.epochs
         result["warnings"] = signs.of_trainings(config.retrain, data, run.records(), best, steps)
         run.write_result(result)
@@ -180,7 +178,7 @@ def run_retraining(
                 config = replace(config, skeleton=skeletons.placed(config.skeleton, blueprint.skeleton))
             # These two lines raise for images that are too small and for too large a batch, before a run folder is created.
             _ = blueprint.costs
-            within_images(data, lambda: retraining.training_batches(config, data, process_group))
+            [(batches, _)] = within_images(data, lambda: retraining.training_batches(config, data, process_group))
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source_of(given)}
         with open_run("retrain", config, place, name, inputs, screen, process_group, data.lines) as run:
             for remark in blueprint.remarks(config.retrain):
@@ -190,7 +188,6 @@ def run_retraining(
                 retraining.write_network(run, "", trained, blueprint, data)
             report = retraining.result(trained, blueprint, config.retrain, run)
             if process_group.is_main:
-                batches, _ = retraining.training_batches(config, data, process_group)
                 report["warnings"] = signs.of_retraining(
                     config.retrain, data, run.records(), trained.test, batches.steps
                 )

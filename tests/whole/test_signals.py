@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import torch
 
-from rapdarts import interruptions
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.deploy.runtimes import need
@@ -262,8 +261,8 @@ def test_a_run_that_is_stopped_while_its_status_is_written_is_not_left_as_runnin
     def stopped_once(path: Path, facts: Any) -> None:
         write(path, facts)
         if facts["state"] == "running":
-            os.kill(os.getpid(), signal.SIGTERM)
-            interruptions.answer()  # as after every file that is written
+            with completing():  # as every file that is written
+                os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(status, "write_status", stopped_once)
     with pytest.raises((Preempted, Stopped)):
